@@ -1,0 +1,1 @@
+"""Studies of brain MRI: ingest, preprocessing, shard format, readers, phantom cohort."""

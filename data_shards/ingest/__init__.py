@@ -1,0 +1,1 @@
+"""Folder layouts, one module each, that turn files into studies."""

@@ -1,0 +1,86 @@
+"""Tumour labels and regions: one canonical numbering, and the conventions files use.
+
+Canonical labels, in shards and in `StudyBatch.seg`: 0 background, 1 necrotic core (NCR),
+2 oedema / infiltration (ED), 3 enhancing tumour (ET), 4 resection cavity (RC).
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+CONVENTIONS: dict[str, dict[int, int]] = {
+    "brats2021": {0: 0, 1: 1, 2: 2, 4: 3},
+    "brats2023": {0: 0, 1: 1, 2: 2, 3: 3, 4: 4},
+}
+"""Convention → label in the file → canonical label. `brats2021` is BraTS up to 2022."""
+
+REGIONS: dict[str, tuple[int, ...]] = {"ET": (3,), "TC": (1, 3), "WT": (1, 2, 3)}
+"""Overlapping regions of BraTS, in the order of the channels of every region tensor."""
+
+
+def to_canonical(seg: np.ndarray, convention: str) -> np.ndarray:
+    """Labels of a file in canonical numbering.
+
+    Args:
+        seg: Labels as the file has them, any integer-valued array.
+        convention: A key of `CONVENTIONS`.
+
+    Returns:
+        uint8 array of the same shape.
+
+    Raises:
+        ValueError: If a label is not part of the convention.
+    """
+    table = CONVENTIONS[convention]
+    found = {float(label) for label in np.unique(seg)}
+    if unknown := found - set(table):
+        raise ValueError(
+            f"labels {sorted(unknown)} are not part of the convention {convention!r} "
+            f"({sorted(table)}); known conventions: {', '.join(CONVENTIONS)}"
+        )
+    lookup = np.zeros(max(table) + 1, np.uint8)
+    for label, canonical in table.items():
+        lookup[label] = canonical
+    return lookup[seg.astype(np.int64)]
+
+
+def from_canonical(seg: np.ndarray, convention: str) -> np.ndarray:
+    """Canonical labels in the numbering of a convention, uint8.
+
+    Raises:
+        ValueError: If a canonical label has no counterpart in the convention.
+    """
+    lookup = {canonical: label for label, canonical in CONVENTIONS[convention].items()}
+    if missing := {int(label) for label in np.unique(seg)} - set(lookup):
+        raise ValueError(f"canonical labels {sorted(missing)} do not exist in {convention!r}")
+    table = np.zeros(max(lookup) + 1, np.uint8)
+    table[list(lookup)] = list(lookup.values())
+    return table[seg]
+
+
+def to_regions(seg: Tensor) -> Tensor:
+    """Overlapping regions of canonical labels.
+
+    Args:
+        seg: [..., D, H, W] integer labels.
+
+    Returns:
+        [..., R, D, H, W] bool in the order of `REGIONS`.
+    """
+    masks = [torch.isin(seg, seg.new_tensor(labels)) for labels in REGIONS.values()]
+    return torch.stack(masks, dim=-4)
+
+
+def from_regions(regions: Tensor) -> Tensor:
+    """Canonical labels of nested regions: ET inside TC inside WT, an inner region wins.
+
+    Args:
+        regions: [..., R, D, H, W] bool in the order of `REGIONS`.
+
+    Returns:
+        [..., D, H, W] uint8.
+    """
+    et, tc, wt = regions.unbind(-4)
+    seg = torch.zeros_like(wt, dtype=torch.uint8)
+    seg = seg.masked_fill(wt, 2).masked_fill(tc, 1).masked_fill(et, 3)
+    return seg

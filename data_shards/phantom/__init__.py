@@ -1,0 +1,1 @@
+"""Simulated cohorts: anatomy, scanner, tumour, written as BIDS."""

@@ -1,0 +1,1 @@
+"""The low-shot protocol: training of heads, metrics, prediction, report."""

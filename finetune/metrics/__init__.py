@@ -1,0 +1,1 @@
+"""Segmentation and marker metrics, from libraries, with stated conventions."""

@@ -1,0 +1,90 @@
+"""A run's folder: claimed by one configuration, described by `run.json`."""
+
+import json
+import os
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from gliomoe.data_shards.errors import UsageError
+from gliomoe.data_shards.files import write_json
+
+RECORD = "run.json"
+
+_RECORDED = ("gliomoe", "torch", "monai", "deepspeed", "numpy", "blosc2")
+
+
+def claim(out: Path, command: str, config: dict[str, Any], free: tuple[str, ...] = ()) -> bool:
+    """Take a folder for a run, or recognise the same run in it.
+
+    Only the process of rank 0 writes.
+
+    Args:
+        out: The run's folder.
+        command: `pretrain` or `finetune`.
+        config: Effective configuration as plain values.
+        free: Dotted keys that may differ between a run and its continuation.
+
+    Returns:
+        True if the folder holds this very run, which is to be continued.
+
+    Raises:
+        UsageError: If the folder holds another run, or files that are none.
+    """
+    record = out / RECORD
+    if record.is_file():
+        found = json.loads(record.read_text("utf-8"))
+        if found.get("command") != command:
+            raise UsageError(f"{out}: holds a {found.get('command')} run; choose another folder")
+        changed = _differences(found["config"], config)
+        if other := sorted(set(changed) - set(free)):
+            raise UsageError(
+                f"{out}: holds another run, which differs in {', '.join(other[:5])}; "
+                "choose another folder or repeat its options"
+            )
+        return True
+    if out.is_dir() and any(out.iterdir()):
+        raise UsageError(f"{out}: not empty and not a run; choose another folder")
+    if int(os.environ.get("RANK", "0")) == 0:
+        write_json(
+            record,
+            {"command": command, "config": config, "machine": machine(), "git": _commit()},
+        )
+    return False
+
+
+def machine() -> dict[str, Any]:
+    """Versions and hardware, for every result that is written."""
+    versions = {"python": platform.python_version()}
+    for package in _RECORDED:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = None
+    return {"system": platform.platform(), "cpus": os.cpu_count(), "versions": versions}
+
+
+def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
+    """Dotted keys whose values differ."""
+    found = []
+    for key in sorted({*old, *new}):
+        a, b = old.get(key), new.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            found += _differences(a, b, f"{prefix}{key}.")
+        elif a != b:
+            found.append(f"{prefix}{key}")
+    return found
+
+
+def _commit() -> str | None:
+    """The commit of the checkout that this code runs from, None outside one."""
+    done = subprocess.run(
+        ["git", "rev-parse", "HEAD"],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.stdout.strip() or None

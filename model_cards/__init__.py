@@ -1,0 +1,1 @@
+"""Published models: card, configuration, weights of the embedded default."""

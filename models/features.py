@@ -1,0 +1,56 @@
+"""What encoders and models return.
+
+Shapes: B studies, N tokens of all studies packed one after the other, E experts, K experts chosen
+per token, C channels, D H W voxels.
+"""
+
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Routing:
+    """What the router of one mixture-of-experts layer decided."""
+
+    layer: str
+    """Name of the layer in the model."""
+    probabilities: Tensor
+    """[N, E] float32, softmax over the experts."""
+    choice: Tensor
+    """[N, K] int64, the chosen experts, best first."""
+    logits: Tensor
+    """[N, E] float32, before the softmax."""
+    study: Tensor
+    """[N] int64, the study each token belongs to."""
+    position: Tensor
+    """[N, 3] int64, patch index of each token along D, H, W; -1 for registers."""
+
+
+@dataclass(frozen=True)
+class Features:
+    """What an encoder makes of a batch."""
+
+    pooled: Tensor
+    """[B, C], one vector per study."""
+    tokens: Tensor
+    """[N, C], patch tokens after the last block, registers excluded, packed study after study."""
+    study: Tensor
+    """[N] int64, the study each token belongs to, ascending."""
+    position: Tensor
+    """[N, 3] int64, patch index of each token along D, H, W."""
+    pyramid: list[Tensor] = field(default_factory=list)
+    """[B, C_i, D/2^i, H/2^i, W/2^i] for i = 0, 1, …; empty when only some tokens were encoded."""
+    routing: list[Routing] = field(default_factory=list)
+    """One entry per mixture-of-experts layer."""
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a model with heads makes of a batch."""
+
+    seg: Tensor | None
+    """[B, R, D, H, W] logits of the overlapping regions, or None without the task `seg`."""
+    markers: dict[str, Tensor]
+    """Task → [B, classes] logits (one for a binary marker)."""
+    features: Features

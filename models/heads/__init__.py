@@ -1,0 +1,1 @@
+"""Segmentation decoder and marker heads."""

@@ -1,0 +1,1 @@
+"""Router, experts and balance of the sparse mixture of experts."""

@@ -1,0 +1,1 @@
+"""Self-supervised pretraining: views, objectives, engine, checkpoints, export."""

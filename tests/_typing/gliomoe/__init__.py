@@ -1,0 +1,1 @@
+../../../launch/root/__init__.py

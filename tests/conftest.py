@@ -1,0 +1,23 @@
+"""Fixtures that every folder's tests use."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real MRI cases, or a skip that says why."""
+    root = Path(__file__).resolve().parents[1]
+    folder = Path(os.environ.get("GLIOMOE_TEST_DATA", root / "../shared/data")).resolve()
+    if not (folder / "brats").is_dir():
+        pytest.skip(f"no real MRI in {folder}; set GLIOMOE_TEST_DATA")
+    return folder
+
+
+@pytest.fixture(autouse=True, scope="session")
+def two_threads() -> None:
+    """The suite is sized for two cores."""
+    torch.set_num_threads(2)
