@@ -140,6 +140,8 @@ def open_or_build(data: Path, cache: Path, config: BuildConfig) -> ShardSet:
 
 def _find(sources: Sequence[Path], config: BuildConfig) -> dict[str, RawStudy]:
     """Key → study, sorted by key."""
+    if not sources:
+        raise UsageError("no source given; name a data set, a case folder or a file")
     found: dict[str, RawStudy] = {}
     for source in sources:
         for raw in find_studies(source, config.layout):

@@ -13,16 +13,15 @@ from gliomoe.data_shards.preprocess.case import Case, Series
 from gliomoe.data_shards.preprocess.config import PreprocessConfig
 from gliomoe.data_shards.preprocess.crop import crop
 from gliomoe.data_shards.preprocess.grid import grid
-from gliomoe.data_shards.preprocess.orient import orient, to_ras
+from gliomoe.data_shards.preprocess.orient import to_ras
 from gliomoe.data_shards.study import RawStudy, Study, study_key
 
 STEPS: dict[str, Callable[[Case, PreprocessConfig], Case]] = {
-    "orient": orient,
     "background": background,
     "grid": grid,
     "crop": crop,
 }
-"""Step → function from a case to the changed case."""
+"""Step → function from a case, its axes along R, A, S, to the changed case."""
 
 
 def preprocess(raw: RawStudy, config: PreprocessConfig, salt: str | None = None) -> Study:
@@ -44,8 +43,8 @@ def preprocess(raw: RawStudy, config: PreprocessConfig, salt: str | None = None)
         raise UsageError(f"unknown steps {', '.join(unknown)}; known: {', '.join(STEPS)}")
     if not raw.series:
         raise DataError(f"{raw.source}: has no usable sequence; give it at least one image")
-    case = _read(raw)
-    content = fingerprint(to_ras(series).data for series in case.series.values())
+    case = _read(raw).map(to_ras).noted("orient", "RAS")
+    content = fingerprint(series.data for series in case.series.values())
     for name in config.steps:
         try:
             case = STEPS[name](case, config)
