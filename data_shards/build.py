@@ -48,15 +48,17 @@ class BuildConfig:
     """Convention of the labels in segmentations; auto goes by the spelling of the file names."""
     workers: int = 1
     """Processes that read and preprocess."""
-    shard_mb: int = 512
+    shard_mb: float = 512.0
     """Megabytes after which a shard is closed."""
     preprocess: PreprocessConfig = field(default_factory=PreprocessConfig)
     """Preprocessing."""
 
     def __post_init__(self) -> None:
         """Refuse impossible settings."""
-        if self.workers < 1 or self.shard_mb < 1:
-            raise ValueError("workers and shard_mb must be at least 1")
+        if self.workers < 1:
+            raise ValueError("workers must be at least 1")
+        if not self.shard_mb > 0:
+            raise ValueError("shard_mb must be positive")
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ def build_shards(sources: Sequence[Path], out: Path, config: BuildConfig) -> Bui
     known = done | {failure.key for failure in failed}
     todo = {key: raw for key, raw in studies.items() if key not in known}
     encoded = _encoded(todo, config, failed, out)
-    for shard in write_shards(out, encoded, config.shard_mb * 1_000_000, len(shards)):
+    for shard in write_shards(out, encoded, round(config.shard_mb * 1e6), len(shards)):
         shards.append(shard)
     write_failures(out, failed)
     if not shards:
