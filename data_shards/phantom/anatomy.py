@@ -5,14 +5,17 @@ et al., MICCAI 2006): it neither folds nor tears. Its field is not mirrored, so 
 differ, and it holds a part that widens or narrows the ventricles.
 """
 
-import logging
+import importlib.util
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 from scipy import ndimage
 
-from gliomoe.data_shards.phantom.grid import MODEL_GRID, Grid, smooth_noise
+from gliomoe.data_shards.errors import DataError
+from gliomoe.data_shards.phantom.grid import MODEL_GRID, WARP_GRID, Grid, smooth_noise
 
 _SQUARINGS = 5
 _COARSE_WARP = (24.0, 3.0)
@@ -20,6 +23,10 @@ _FINE_WARP = (10.0, 1.2)
 """Smoothness and root-mean-square velocity, mm: lobes and gyri."""
 
 _FWHM_PER_SIGMA = 2.355
+_BRAIN_T1 = 0.2 * 255
+"""Value of the T1 map above which nilearn's brain mask begins."""
+_MARGIN = 12
+"""Voxels around the brain, more than any blur reaches."""
 
 
 @dataclass(frozen=True)
@@ -55,15 +62,15 @@ def draw_head_shape(rng: np.random.Generator, age: float) -> HeadShape:
     """
     ageing = np.clip((age - 25) / 55, 0, 1)
     velocity = sum(
-        np.float32(amplitude) * smooth_noise(rng, scale, channels=3)
+        np.float32(amplitude) * smooth_noise(rng, scale, channels=3, grid=WARP_GRID)
         for scale, amplitude in (_COARSE_WARP, _FINE_WARP)
     )
     widening = np.float32(rng.normal(4.0 * ageing, 1.5))
     velocity += widening * _ventricle_pull()
-    points = MODEL_GRID.points()
-    displacement = _exponential(velocity, points) + _random_affine(rng, points)
+    displacement = WARP_GRID.resample(_exponential(velocity), MODEL_GRID)
+    displacement += _random_affine(rng, MODEL_GRID.points())
     atrophy = float(np.clip(0.1 + 0.35 * ageing + rng.normal(0, 0.08), 0, 0.6))
-    return HeadShape(displacement.astype(np.float32), atrophy)
+    return HeadShape(displacement, atrophy)
 
 
 def build_anatomy(shape: HeadShape, grid: Grid, push: np.ndarray | None = None) -> Anatomy:
@@ -107,38 +114,46 @@ def tissue_maps(spacing: float) -> tuple[Grid, np.ndarray]:
 
 @lru_cache(maxsize=1)
 def _template() -> tuple[Grid, np.ndarray]:
-    """The maps as nilearn ships them; nothing is downloaded."""
-    logging.getLogger("numexpr").setLevel(logging.WARNING)  # announces its threads otherwise
-    from nilearn import datasets  # seconds to import
+    """The maps that nilearn ships, [3, D, H, W], cut to the brain.
 
-    images = [
-        datasets.load_mni152_gm_template(resolution=1),
-        datasets.load_mni152_wm_template(resolution=1),
-        datasets.load_mni152_brain_mask(resolution=1),
-    ]
-    maps = np.stack([np.asarray(image.dataobj, np.float32) for image in images])
-    maps[2] = ndimage.binary_fill_holes(maps[2] > 0.5)
-    maps[:2] *= maps[2]
-    x, y, z = images[0].affine[:3, 3]
-    return Grid(maps.shape[1:], 1.0, (float(x), float(y), float(z))), maps
+    They are read as files: `nilearn.datasets` gives the same numbers but takes six seconds to
+    import.
+    """
+    spec = importlib.util.find_spec("nilearn")
+    if spec is None or spec.origin is None:
+        raise DataError("nilearn: not installed; its MNI152 maps are the phantom's anatomy")
+    folder = Path(spec.origin).parent / "datasets" / "data"
+    t1, gm, wm = (
+        nib.load(folder / f"mni_icbm152_{name}_tal_nlin_sym_09a_converted.nii.gz")
+        for name in ("t1", "gm", "wm")
+    )
+    brain = ndimage.binary_fill_holes(np.asarray(t1.dataobj) > _BRAIN_T1)
+    box = ndimage.find_objects(brain.astype(np.int8))[0]
+    maps = np.stack([np.asarray(image.dataobj)[box] / np.float32(255) for image in (gm, wm)])
+    brain = brain[box].astype(np.float32)
+    maps = np.stack([*(maps * brain), brain])
+    maps = np.pad(maps, [(0, 0), *[(_MARGIN, _MARGIN)] * 3])
+    origin = t1.affine[:3, 3] + [side.start - _MARGIN for side in box]
+    return Grid(maps.shape[1:], 1.0, tuple(float(place) for place in origin)), maps
 
 
 @lru_cache(maxsize=1)
 def _ventricle_pull() -> np.ndarray:
-    """Velocity, [3, D, H, W] mm and at most 1, that reads the template nearer to its ventricles."""
-    template, maps = tissue_maps(MODEL_GRID.spacing)
-    gm, wm, inside = template.sample(maps, MODEL_GRID.points())
-    depth = ndimage.distance_transform_edt(inside > 0.5) * MODEL_GRID.spacing
+    """Velocity on the warp grid, at most 1 mm, that reads the template nearer to its ventricles."""
+    template, maps = tissue_maps(WARP_GRID.spacing)
+    gm, wm, inside = template.sample(maps, WARP_GRID.points())
+    depth = ndimage.distance_transform_edt(inside > 0.5) * WARP_GRID.spacing
     ventricles = np.where(depth > 20, np.clip(1 - gm - wm, 0, 1), 0)
-    slope = np.stack(np.gradient(ndimage.gaussian_filter(ventricles, 2.0).astype(np.float32)))
+    slope = np.stack(np.gradient(ndimage.gaussian_filter(ventricles, 1.0).astype(np.float32)))
     return slope / np.sqrt((slope**2).sum(0)).max()
 
 
-def _exponential(velocity: np.ndarray, points: np.ndarray) -> np.ndarray:
+def _exponential(velocity: np.ndarray) -> np.ndarray:
     """Displacement of the flow along a stationary velocity, by scaling and squaring."""
+    points = WARP_GRID.points()
     displacement = velocity / np.float32(2**_SQUARINGS)
     for _ in range(_SQUARINGS):
-        displacement = displacement + MODEL_GRID.sample(displacement, points + displacement)
+        displacement = displacement + WARP_GRID.sample(displacement, points + displacement)
     return displacement
 
 
@@ -149,4 +164,4 @@ def _random_affine(rng: np.random.Generator, points: np.ndarray) -> np.ndarray:
     matrix = (np.diag(1 / scale) + turn - np.eye(3)).astype(np.float32)
     shift = rng.normal(0, 2, 3).astype(np.float32)
     moved = [sum(row[axis] * points[axis] for axis in range(3)) for row in matrix]
-    return np.stack(moved) + shift[:, None, None, None]
+    return (np.stack(moved) + shift[:, None, None, None]).astype(np.float32)

@@ -154,7 +154,7 @@ def _make(out: Path, config: CohortConfig, numbers: list[int], workers: int) -> 
     # A server that has loaded the slow libraries forks the workers; this process may hold threads
     # of other libraries and must not be forked.
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["nilearn.datasets", write_subject.__module__])
+    context.set_forkserver_preload([write_subject.__module__])
     pool = ProcessPoolExecutor(workers, context, _start_worker)
     try:
         running = {pool.submit(write_subject, out, config, number): number for number in numbers}

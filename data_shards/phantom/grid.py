@@ -9,11 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-FIELD_OF_VIEW_MM = (168.0, 208.0, 176.0)
+FIELD_OF_VIEW_MM = (172.0, 208.0, 178.0)
 CENTRE_MM = (0.0, -17.0, 5.0)
 """A box that holds the MNI152 brain with room for a larger or turned head."""
-
-MODEL_SPACING_MM = 3.0
 
 
 @dataclass(frozen=True)
@@ -62,15 +60,11 @@ class Grid:
         """A field of this grid ([D, H, W] or [C, D, H, W]) on another grid, trilinear, float32."""
         if onto == self:
             return field
-        scale = onto.spacing / self.spacing
-        offset = (np.array(onto.origin) - self.origin) / self.spacing
-        channels = field if field.ndim == 4 else field[None]
-        out = np.empty((len(channels), *onto.shape), np.float32)
-        for channel, values in zip(out, channels, strict=True):
-            ndimage.affine_transform(
-                values, [scale] * 3, offset, onto.shape, channel, order=1, mode="nearest"
-            )
-        return out if field.ndim == 4 else out[0]
+        for axis in range(3):
+            start = (onto.origin[axis] - self.origin[axis]) / self.spacing
+            places = start + onto.spacing / self.spacing * np.arange(onto.shape[axis])
+            field = _interpolate(field, places, axis - 3)
+        return field
 
 
 def brain_grid(spacing: float) -> Grid:
@@ -82,22 +76,45 @@ def brain_grid(spacing: float) -> Grid:
     return Grid(shape, float(spacing), origin)
 
 
-MODEL_GRID = brain_grid(MODEL_SPACING_MM)
+MODEL_GRID = brain_grid(3.0)
+"""Where a subject is computed."""
+
+WARP_GRID = brain_grid(6.0)
+"""Where what varies slowly is computed: deformations and bias fields."""
 
 
-def smooth_noise(rng: np.random.Generator, scale_mm: float, channels: int = 0) -> np.ndarray:
-    """Gaussian random field of unit variance on the model grid.
+def _interpolate(field: np.ndarray, places: np.ndarray, axis: int) -> np.ndarray:
+    """Linear values at places (in voxels, held at the ends) along one axis, counted from the end.
+
+    Axis by axis this is several times faster than `ndimage.zoom`.
+    """
+    last = field.shape[axis] - 1
+    places = np.clip(places, 0, last)
+    lower = np.minimum(places.astype(np.int64), last - 1)
+    share = (places - lower).astype(np.float32).reshape((-1,) + (1,) * (-axis - 1))
+    below, above = field.take(lower, axis), field.take(lower + 1, axis)
+    above -= below
+    above *= share
+    above += below
+    return above
+
+
+def smooth_noise(
+    rng: np.random.Generator, scale_mm: float, channels: int = 0, grid: Grid = MODEL_GRID
+) -> np.ndarray:
+    """Gaussian random field of unit variance.
 
     Args:
         rng: Source of the white noise.
         scale_mm: Standard deviation of the smoothing kernel.
         channels: Number of independent fields; 0 gives one without a channel axis.
+        grid: Where the field lives.
 
     Returns:
         [D, H, W] or [C, D, H, W] float32.
     """
-    sigma = scale_mm / MODEL_GRID.spacing
-    white = rng.standard_normal((max(channels, 1), *MODEL_GRID.shape), np.float32)
+    sigma = scale_mm / grid.spacing
+    white = rng.standard_normal((max(channels, 1), *grid.shape), np.float32)
     fields = np.stack([ndimage.gaussian_filter(field, sigma, mode="wrap") for field in white])
     fields /= fields.std(axis=(1, 2, 3), keepdims=True)
     return fields if channels else fields[0]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from gliomoe.data_shards.phantom.grid import MODEL_GRID, Grid, smooth_noise
+from gliomoe.data_shards.phantom.grid import WARP_GRID, Grid, smooth_noise
 
 Range = tuple[float, float]
 
@@ -37,7 +37,7 @@ TISSUES: dict[str, Tissue] = {
     "vessel": Tissue((1400, 1650), (40, 30), 0.6, (1.0, 2.0)),
     "oedema": Tissue((1050, 1450), (135, 145), 0.9, spread=0.06),
     "solid": Tissue((1250, 1650), (140, 150), 0.9, (0.0, 0.05), spread=0.06),
-    "mismatch": Tissue((2300, 2700), (210, 220), 0.95, spread=0.06),
+    "mismatch": Tissue((1900, 2250), (190, 200), 0.95, spread=0.06),
     "enhancing": Tissue((1150, 1550), (125, 135), 0.9, (0.3, 0.7), spread=0.06),
     "necrosis": Tissue((2000, 2400), (200, 210), 0.95, (0.0, 0.05), spread=0.1),
     "calcification": Tissue((700, 900), (35, 30), 0.3, spread=0.1),
@@ -228,7 +228,7 @@ def scan(
         inside = ndimage.gaussian_filter1d(brain.astype(np.float32), blur, acquisition.slice_axis)
         image = ndimage.gaussian_filter1d(image, blur, acquisition.slice_axis)
         image /= np.maximum(inside, np.float32(0.1))
-    field = MODEL_GRID.resample(smooth_noise(rng, 36.0), grid)
+    field = WARP_GRID.resample(smooth_noise(rng, 36.0, grid=WARP_GRID), grid)
     image *= np.exp(np.float32(acquisition.bias) * field)
     sigma = np.float32(1 / acquisition.snr)
     real, imaginary = sigma * rng.standard_normal((2, *grid.shape), np.float32)
