@@ -57,8 +57,16 @@ def ball_shards(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]
     return build
 
 
-def write_labels(path: Path, numbers: range | list[int]) -> Path:
-    """A label table of ball studies: odd numbers are mutant and of grade 2, even ones grade 4."""
-    rows = [f"case-{n}\t{'mutant' if n % 2 else 'wildtype'}\t{2 if n % 2 else 4}" for n in numbers]
-    path.write_text("\n".join(["participant_id\tidh\tgrade", *rows]) + "\n", "utf-8")
-    return path
+@pytest.fixture(scope="session")
+def write_labels() -> Callable[..., Path]:
+    """Writes a label table: odd ball studies are mutant and of grade 2, even ones of grade 4."""
+
+    def write(path: Path, numbers: range | list[int]) -> Path:
+        rows = [
+            f"case-{n},{'mutant' if n % 2 else 'wildtype'},{2 if n % 2 else 4}" for n in numbers
+        ]
+        text = "\n".join(["participant_id,idh,grade", *rows]) + "\n"
+        path.write_text(text.replace(",", "\t"), "utf-8")
+        return path
+
+    return write
