@@ -18,6 +18,9 @@ from scipy import ndimage
 LABEL_COLOURS = {1: "#0072b2", 2: "#f0e442", 3: "#d55e00"}
 """Canonical label → colour; Okabe and Ito's palette, distinct under colour blindness."""
 
+_AIR = 12
+"""Of 255; what is darker in every sequence may be cropped away at the border."""
+
 _MARGIN = 2
 
 
@@ -70,7 +73,7 @@ def embed(scans: Sequence[Scan], budget: int) -> list[dict[str, Any]]:
         # Size falls with the cube of the spacing; the small excess spares a third round.
         spacing = max(spacing, finest) * 1.05 * (size / budget) ** (1 / 3)
     for case, scan in zip(packed, prepared, strict=True):
-        case["slices"] = _data_uri(static_slices(scan), "image/png")
+        case["slices"] = _data_uri(_static_slices(scan), "image/png")
     return packed
 
 
@@ -81,7 +84,7 @@ def focus(scan: Scan) -> tuple[int, ...]:
     return tuple(int(area.argmax()) if area.any() else len(area) // 2 for area in areas)
 
 
-def static_slices(scan: Scan) -> bytes:
+def _static_slices(scan: Scan) -> bytes:
     """A PNG of the axial, coronal and sagittal slice through `focus`, labels over the image.
 
     The first image and the first label map are shown.
@@ -112,7 +115,9 @@ def _prepare(scan: Scan) -> Scan:
             data = np.asarray(turned.dataobj)
             target[name] = _quantise(data) if kind is scan.images else data.astype(np.uint8)
             affine = turned.affine
-    tissue = np.any([image > 12 for image in images.values()], axis=0)
+    tissue = np.any([image > _AIR for image in images.values()], axis=0)
+    if not tissue.any():
+        tissue[:] = True
     box = tuple(
         slice(max(int(found.min()) - _MARGIN, 0), int(found.max()) + 1 + _MARGIN)
         for found in np.nonzero(tissue)
