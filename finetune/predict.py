@@ -43,6 +43,9 @@ CLASSES = {
 }
 """Task → names of its classes; of a binary marker the second is what its probability is of."""
 
+TASK_NAMES = {"idh": "IDH", "1p19q": "1p/19q", "tert": "TERT", "grade": "WHO grade"}
+"""Task → how people write it."""
+
 
 @dataclass(frozen=True)
 class PredictConfig:

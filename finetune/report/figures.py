@@ -51,7 +51,7 @@ def curves(panels: Mapping[str, Mapping[str, tuple[Sequence[float], Sequence[flo
     """Training curves side by side.
 
     Args:
-        panels: Title → line name (a fold) → epochs and values. A title that contains `Dice` gets
+        panels: Title → line name (a fold) → steps and values. A title that contains `Dice` gets
             the axis 0 to 1, any other an axis from 0.
     """
     with rc_context(_STYLE):
@@ -60,7 +60,7 @@ def curves(panels: Mapping[str, Mapping[str, tuple[Sequence[float], Sequence[flo
         for axis, (title, lines) in zip(axes, panels.items(), strict=True):
             for number, (name, (x, y)) in enumerate(lines.items()):
                 axis.plot(x, y, color=PALETTE[number % len(PALETTE)], label=name)
-            axis.set(title=title, xlabel="epoch", ylim=(0, 1) if "Dice" in title else (0, None))
+            axis.set(title=title, xlabel="step", ylim=(0, 1) if "Dice" in title else (0, None))
             axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
         axes[-1].legend(fontsize=8)
         return _svg(figure, "Training curves: " + ", ".join(panels))

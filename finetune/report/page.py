@@ -7,7 +7,8 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
-from gliomoe.finetune.report.figures import Interval, comparison, curves
+from gliomoe.finetune.report.evaluations import Evaluation, cell, measure_names
+from gliomoe.finetune.report.figures import comparison, curves
 from gliomoe.finetune.report.scans import LABEL_COLOURS, Scan, embed
 
 IMAGE_BYTES = 6_000_000
@@ -22,16 +23,6 @@ LEGEND = {
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """What `gliomoe evaluate` measured on one set of cases."""
-
-    name: str
-    cases: int
-    measures: Mapping[str, Interval]
-    """Such as `Dice ET` or `AUC idh`, all between 0 and 1."""
-
-
-@dataclass(frozen=True)
 class Page:
     """Everything that a report shows."""
 
@@ -41,7 +32,7 @@ class Page:
     chips: Mapping[str, str]
     """Short facts under the title."""
     curves: Mapping[str, Mapping[str, tuple[Sequence[float], Sequence[float]]]]
-    """Panel → line → epochs and values."""
+    """Panel → line → steps and values."""
     curves_caption: str
     config: str
     provenance: Mapping[str, str]
@@ -52,11 +43,6 @@ class Page:
     """Of the table of evaluations."""
     scans: Sequence[Scan] = ()
     scans_caption: str = ""
-
-
-def measure_names(evaluations: Sequence[Evaluation]) -> list[str]:
-    """Every measure that any evaluation has, in order of first appearance."""
-    return list(dict.fromkeys(name for one in evaluations for name in one.measures))
 
 
 def render(page: Page) -> str:
@@ -105,15 +91,6 @@ def _table(evaluations: Sequence[Evaluation], measures: Sequence[str]) -> dict[s
         for one in evaluations
     ]
     return {"measures": measures, "rows": rows}
-
-
-def cell(interval: Interval | None) -> tuple[str, str]:
-    """A value and its interval as text; a dash for what was not measured."""
-    if interval is None:
-        return "–", ""
-    if interval.low is None or interval.high is None:
-        return f"{interval.value:.3f}", "no interval"
-    return f"{interval.value:.3f}", f"{interval.low:.3f}–{interval.high:.3f}"
 
 
 def _asset(name: str) -> str:

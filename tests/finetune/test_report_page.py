@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gliomoe.finetune.report.evaluations import Evaluation, as_text, cell
 from gliomoe.finetune.report.figures import Interval, comparison, curves
-from gliomoe.finetune.report.page import Evaluation, Page, cell, render
+from gliomoe.finetune.report.page import Page, render
 from gliomoe.finetune.report.scans import Scan
 
 HOSTILE = "</script><script>alert(1)</script>"
@@ -167,3 +168,15 @@ def test_without_webgl_slices_stay_and_a_request_would_be_noticed(
     probe = browse(intruder, tmp_path, "--disable-3d-apis")
     assert probe["state"] == "failed"
     assert probe["denied"] == ["https://example.org/a.png"]
+
+
+def test_comparison_as_text() -> None:
+    pretrained = Evaluation("pretrained", 8, {"Dice WT": Interval(0.8, 0.7, 0.9)})
+    scratch = Evaluation("scratch", 8, {"Dice WT": Interval(0.75), "AUC IDH": Interval(0.6)})
+    assert as_text([pretrained, scratch]).splitlines() == [
+        "         pretrained           scratch",
+        "-------  -------------------  -------------------",
+        "cases    8                    8",
+        "Dice WT  0.800 (0.700–0.900)  0.750 (no interval)",
+        "AUC IDH  –                    0.600 (no interval)",
+    ]
