@@ -4,6 +4,7 @@ Balanced placement: most crops are centred on a voxel of a tumour label, each la
 being equally likely, the others on any tissue.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -34,11 +35,10 @@ def _with_labels(sample: StudySample, case: LabelledCase) -> StudySample:
 
     `targets["seg"]` is NaN where the mask is missing; nothing looks at the mask then.
     """
-    seg = sample.seg
+    seg, known = sample.seg, 1.0
     if seg is None:
-        seg = torch.zeros(sample.voxels.shape[1:], dtype=torch.uint8)
-    targets = {"seg": float("nan"), **case.targets}
-    return replace(sample, seg=seg, targets=targets)
+        seg, known = torch.zeros(sample.voxels.shape[1:], dtype=torch.uint8), math.nan
+    return replace(sample, seg=seg, targets={**case.targets, "seg": known})
 
 
 class CropDataset(Dataset[StudySample]):

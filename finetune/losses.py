@@ -137,4 +137,4 @@ def _shows_tumour(batch: StudyBatch, labelled: Tensor) -> Tensor:
     """[B] bool: crops with tumour, and those of cases whose tumour is not delineated."""
     if batch.seg is None:
         return ~labelled
-    return ~labelled | batch.seg.flatten(1).any(1)
+    return ~labelled | batch.seg.flatten(1).ne(0).any(1)
