@@ -76,14 +76,10 @@ def find_cases(source: Path) -> dict[str, RawStudy]:
     """Cases of a folder or file by name.
 
     Raises:
-        UsageError: If nothing is there, or two cases would write the same files.
+        UsageError: If there is no case, or two cases would write the same files.
     """
-    if not source.exists():
-        raise UsageError(f"{source}: no such file or folder")
     studies = find_studies(source)
     keys = [study_key(study.subject, study.session) for study in studies]
-    if not keys:
-        raise UsageError(f"{source}: holds no case; give NIfTI files named by sequence (t1.nii.gz)")
     if twice := [key for key, count in Counter(keys).items() if count > 1]:
         raise UsageError(f"{source}: several cases are named {twice[0]}; predict them apart")
     return dict(zip(keys, studies, strict=True))

@@ -12,7 +12,7 @@ import torch
 from gliomoe.data_shards.errors import UsageError
 from gliomoe.data_shards.indexed import ShardSet
 from gliomoe.data_shards.labels import from_regions, to_canonical, to_regions
-from gliomoe.data_shards.nifti import read_nifti
+from gliomoe.data_shards.nifti import read_labels, read_nifti
 from gliomoe.data_shards.sequences import SEQUENCES
 from gliomoe.finetune.cases import LabelledCase
 from gliomoe.finetune.dataset import read_case
@@ -94,7 +94,7 @@ def _prediction_scan(folder: Path, record: Mapping[str, Any]) -> Scan:
     labels = {"prediction": np.zeros(reference.data.shape, np.uint8)}
     facts = {"Missing": ", ".join(record["sequences"]["missing"]) or "none"}
     if segmentation := record.get("segmentation"):
-        seg = read_nifti(folder / segmentation["files"]["labels"], allow_empty=True).data
+        seg = read_labels(folder / segmentation["files"]["labels"]).data
         labels["prediction"] = to_canonical(seg, segmentation["convention"])
         facts |= {f"Volume {r}": f"{ml:.1f} ml" for r, ml in segmentation["volumes_ml"].items()}
     for task, marker in record["markers"].items():
