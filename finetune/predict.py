@@ -11,7 +11,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -118,9 +118,11 @@ def predict_case(
     Raises:
         DataError: If the case cannot be read or has no sequence to predict from.
     """
-    study = preprocess(raw, predictor.preprocess)
+    # A segmentation beside the images must not take part, not even in where the box is cut.
+    study = preprocess(replace(raw, seg=None), predictor.preprocess)
     prediction = predictor(study)
-    series = study.history["reference"]
+    # Without the step `grid` all series share one grid, and any of them will do.
+    series = study.history.get("grid", {}).get("reference", next(iter(study.volumes)))
     reference = read_nifti(raw.series[series])
     record = _record(predictor, name, raw, list(study.volumes), series, reference)
     with _together(out, name) as folder:
