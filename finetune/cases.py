@@ -13,7 +13,7 @@ from gliomoe.finetune.splits import Case
 
 log = logging.getLogger(__name__)
 
-DIGEST = 32
+DIGEST = 16
 """Bytes of a study's fingerprint."""
 
 
@@ -66,7 +66,7 @@ def read_fingerprints(path: Path) -> frozenset[bytes]:
     """The studies a checkpoint has seen; none if it lists none.
 
     Args:
-        path: A `pretraining_fingerprints.bin`: sorted digests of 32 bytes, one after the other.
+        path: A `pretraining_fingerprints.bin`: sorted digests of 16 bytes, one after the other.
     """
     if not path.is_file():
         return frozenset()

@@ -18,7 +18,7 @@ import torch
 from gliomoe.data_shards.errors import UsageError
 from gliomoe.finetune.cases import read_fingerprints
 from gliomoe.finetune.inference import InferenceConfig
-from gliomoe.models.checkpoint import load_checkpoint, read_config
+from gliomoe.models.checkpoint import CONFIG, FINGERPRINTS, load_checkpoint, read_config
 from gliomoe.models.model import Model
 
 SUMMARY = "summary.json"
@@ -61,7 +61,7 @@ class FinetunedRun:
             UsageError: If it is neither, or no fold is finished.
             CheckpointError: If a checkpoint's description is damaged.
         """
-        if (path / "config.json").is_file():
+        if (path / CONFIG).is_file():
             return cls._of(path, [path], {})
         if not (path / SUMMARY).is_file():
             unfinished = "; no fold is finished" if (path / SPLITS).is_file() else ""
@@ -73,12 +73,12 @@ class FinetunedRun:
     def _of(cls, path: Path, folders: Sequence[Path], summary: dict[str, Any]) -> "FinetunedRun":
         config = read_config(folders[0])
         training = config["training"]
-        if "window" not in training:
-            raise UsageError(f"{path}: a pretrained checkpoint without tasks; fine-tune it first")
+        if training.get("kind") != "finetune":
+            raise UsageError(f"{path}: not a fine-tuned model; gliomoe finetune --from {path}")
         return cls(
             path=path,
             folders=tuple(folders),
-            tasks=tuple(training["tasks"]),
+            tasks=tuple(config["model"]["tasks"]),
             inference=InferenceConfig(window=tuple(training["window"])),
             preprocessing=config["preprocessing"],
             thresholds=summary.get("thresholds", training["thresholds"]),
@@ -91,5 +91,5 @@ class FinetunedRun:
 
     def fingerprints(self) -> frozenset[bytes]:
         """Every study that the weights have seen, in pretraining or as a labelled case."""
-        seen = (read_fingerprints(f / "pretraining_fingerprints.bin") for f in self.folders)
+        seen = (read_fingerprints(f / FINGERPRINTS) for f in self.folders)
         return frozenset().union(*seen)

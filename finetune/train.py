@@ -17,6 +17,7 @@ from gliomoe.data_shards.files import write_json
 from gliomoe.data_shards.indexed import ShardSet
 from gliomoe.data_shards.order import seed_for
 from gliomoe.data_shards.preprocess import PreprocessConfig
+from gliomoe.data_shards.sequences import SEQUENCES
 from gliomoe.finetune.cases import (
     LabelledCase,
     labelled_cases,
@@ -32,9 +33,16 @@ from gliomoe.finetune.metrics.markers import youden_threshold
 from gliomoe.finetune.optim import freeze
 from gliomoe.finetune.precision import pick_device
 from gliomoe.finetune.run import FORMAT, SPLITS, SUMMARY, fold_folder, training_folder
-from gliomoe.finetune.splits import Fold, Splits, make_splits, read_splits, write_splits
+from gliomoe.finetune.splits import Splits, make_splits, read_splits, write_splits
 from gliomoe.finetune.validation import Validated, inference_config
-from gliomoe.models.checkpoint import load_encoder, read_config, save_checkpoint
+from gliomoe.models.card import model_card
+from gliomoe.models.checkpoint import (
+    CONFIG,
+    FINGERPRINTS,
+    load_encoder,
+    read_config,
+    save_checkpoint,
+)
 from gliomoe.models.hub import fetch
 from gliomoe.models.model import Model
 from gliomoe.models.registry import create_model
@@ -107,7 +115,7 @@ def finetune(config: FinetuneConfig, prepared: Prepared) -> dict[str, Any]:
     """
     write_splits(config.out / SPLITS, prepared.splits)
     for number in config.run_folds:
-        if not (fold_folder(config.out, number) / "config.json").is_file():
+        if not _done(config.out, number):
             run_fold(config, prepared, number)
     summary = summarise(config, prepared)
     write_json(config.out / SUMMARY, summary)
@@ -116,28 +124,33 @@ def finetune(config: FinetuneConfig, prepared: Prepared) -> dict[str, Any]:
 
 def run_fold(config: FinetuneConfig, prepared: Prepared, number: int) -> None:
     """Train one fold and write its checkpoint folder."""
-    fold = prepared.splits.folds[number]
     folder = training_folder(config.out, number)
     model = build_model(config, prepared, number).to(pick_device(config.train.device))
     validated = train_fold(model, _fold_data(config, prepared, number), config, folder)
     write_json(folder / "result.json", asdict(validated))
+    training = {
+        "kind": "finetune",
+        "from": config.from_,
+        "freeze": config.freeze,
+        "tasks": list(config.tasks),
+        "window": list(inference_config(config).window),
+        "fold": number,
+        "cases": len(prepared.splits.folds[number].train),
+        "validation": {"dice": validated.dice, "log_loss": validated.log_loss},
+        "thresholds": thresholds(prepared, [validated], config.markers),
+    }
+    about: dict[str, Any] = {
+        "training": training,
+        "preprocessing": prepared.preprocessing,
+        "sequences": _sequences(prepared, number),
+    }
+    model = model.cpu()
     save_checkpoint(
         fold_folder(config.out, number),
-        model.cpu(),
-        training={
-            "kind": "finetune",
-            "from": config.from_,
-            "tasks": list(config.tasks),
-            "window": list(inference_config(config).window),
-            "fold": number,
-            "cases": len(fold.train),
-            "validation": {"dice": validated.dice, "log_loss": validated.log_loss},
-            "thresholds": thresholds(prepared, [validated], config.markers),
-        },
-        preprocessing=prepared.preprocessing,
-        sequences=_sequences(prepared, fold),
-        card=_card(config, validated, number),
+        model,
+        card=model_card(f"{config.out.name}, fold {number}", model, **about),
         fingerprints=_seen(prepared),
+        **about,
     )
     for state in ("state.pt", "best.pt"):
         (folder / state).unlink()
@@ -149,7 +162,7 @@ def build_model(config: FinetuneConfig, prepared: Prepared, number: int) -> Mode
     architecture = prepared.architecture
     model = create_model(architecture["name"], config.tasks, **architecture["overrides"])
     if prepared.checkpoint is not None:
-        log.info("%s", load_encoder(model, prepared.checkpoint))
+        load_encoder(model, prepared.checkpoint)
     if config.freeze == "encoder":
         freeze(model.encoder.parameters())
     return model
@@ -159,7 +172,7 @@ def summarise(config: FinetuneConfig, prepared: Prepared) -> dict[str, Any]:
     """Validation of the finished folds, and thresholds from their held-out predictions."""
     results = {}
     for number in range(config.folds):
-        if (fold_folder(config.out, number) / "config.json").is_file():
+        if _done(config.out, number):
             content = (training_folder(config.out, number) / "result.json").read_text("utf-8")
             results[number] = Validated(**json.loads(content))
     folds = [
@@ -206,6 +219,11 @@ def thresholds(
     return found
 
 
+def _done(run: Path, number: int) -> bool:
+    """Whether a fold has its checkpoint folder, which appears whole and last."""
+    return (fold_folder(run, number) / CONFIG).is_file()
+
+
 def _architecture(
     config: FinetuneConfig, checkpoint: Path | None
 ) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -214,7 +232,7 @@ def _architecture(
     spacing = config.arch.spacing
     if checkpoint is None:
         preprocess = PreprocessConfig(spacing=1.0 if spacing is None else spacing)
-        return {"name": config.model or DEFAULT_MODEL, "overrides": wanted}, asdict(preprocess)
+        return {"name": config.model or DEFAULT_MODEL, "overrides": wanted}, preprocess.to_json()
     described = read_config(checkpoint)
     name, overrides = described["model"]["name"], described["model"]["overrides"]
     own = {"model": name, "arch.spacing": described["preprocessing"]["spacing"]}
@@ -247,7 +265,7 @@ def _fold_data(config: FinetuneConfig, prepared: Prepared, number: int) -> FoldD
 
 
 def _fingerprints(checkpoint: Path) -> frozenset[bytes]:
-    return read_fingerprints(checkpoint / "pretraining_fingerprints.bin")
+    return read_fingerprints(checkpoint / FINGERPRINTS)
 
 
 def _seen(prepared: Prepared) -> bytes:
@@ -257,23 +275,9 @@ def _seen(prepared: Prepared) -> bytes:
     return b"".join(sorted(labelled | before))
 
 
-def _sequences(prepared: Prepared, fold: Fold) -> list[str]:
-    """Sequences of the training cases, in canonical order of first use."""
-    found: dict[str, None] = {}
-    for case in prepared.chosen(fold.train):
-        found |= dict.fromkeys(prepared.shards.entry(case.position).sequences)
-    return list(found)
-
-
-def _card(config: FinetuneConfig, validated: Validated, number: int) -> str:
-    """The model card of one fold."""
-    scores = {**validated.dice, **validated.log_loss}
-    rows = "\n".join(f"| {name} | {value:.3f} |" for name, value in scores.items())
-    return (
-        f"# Fine-tuned GlioMoE model, fold {number}\n\n"
-        f"Tasks: {', '.join(config.tasks)}. Started from: {Path(config.from_).name}. "
-        f"Trained on {config.shots} labelled cases at most, {config.folds}-fold.\n\n"
-        "Validation of this fold (Dice of regions, log loss of markers):\n\n"
-        f"| | |\n|---|---|\n{rows}\n\n"
-        "For research only; not a medical device.\n"
-    )
+def _sequences(prepared: Prepared, number: int) -> list[str]:
+    """Sequences that any training of the weights saw, in canonical order."""
+    seen = set(read_config(prepared.checkpoint)["sequences"]) if prepared.checkpoint else set()
+    for case in prepared.chosen(prepared.splits.folds[number].train):
+        seen.update(prepared.shards.entry(case.position).sequences)
+    return sorted(seen, key=SEQUENCES.index)
