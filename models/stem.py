@@ -36,7 +36,7 @@ def share_other(module: nn.Module, trained: Iterable[str]) -> None:
     unseen = [n for n, name in enumerate(SEQUENCES) if name not in set(trained) and n != OTHER]
     for name, parameter in module.named_parameters():
         if unseen and name.rsplit(".", 1)[-1] == "by_sequence":
-            parameter[unseen] = parameter[OTHER]
+            parameter[unseen] = parameter[OTHER].clone()
 
 
 class SequenceTable(nn.Module):

@@ -54,7 +54,7 @@ def write_case(
 
 
 class Thresholder:
-    """Stands for a predictor: a voxel brighter than ½ is tumour, brighter still its core."""
+    """Stands for a predictor: half-way from tissue to tumour in FLAIR is whole tumour."""
 
     preprocess = PreprocessConfig(spacing=1.0)
     models = (None,)
@@ -63,7 +63,7 @@ class Thresholder:
     thresholds = {"idh": 0.3, "tert": None}
 
     def __call__(self, study: Study) -> StudyPrediction:
-        bright = torch.from_numpy(study.volumes["flair"]) / 900
+        bright = ((torch.from_numpy(study.volumes["flair"]) - 300) / 600).clamp(0, 1)
         regions = torch.stack([torch.zeros_like(bright), bright * 0.0, bright])
         markers = {
             "idh": torch.tensor([0.4]),
