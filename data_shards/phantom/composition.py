@@ -9,6 +9,9 @@ from gliomoe.data_shards.phantom.tumour import Tumour
 CORE, OEDEMA, ENHANCING = 1, 2, 4
 """Labels of BraTS up to 2022. As there, necrosis and solid tumour without enhancement share 1."""
 
+_FLUID = ("csf", "vessel")
+"""What disease of tissue does not replace."""
+
 
 def compose(
     anatomy: Anatomy,
@@ -38,7 +41,8 @@ def compose(
     }
     for tissue, field in (lesions or {}).items():
         lesion = MODEL_GRID.resample(field, anatomy.grid)
-        shares = _replace(shares, {tissue: lesion * (anatomy.gm + anatomy.wm)}, lesion, ("csf",))
+        solid = sum(share for name, share in shares.items() if name not in _FLUID)
+        shares = _replace(shares, {tissue: lesion * solid}, lesion, _FLUID)
     if tumour is not None:
         shares = _add_tumour(shares, tumour, anatomy)
     return shares
@@ -86,8 +90,8 @@ def _add_tumour(
 
     density = at(tumour.density)
     wet = np.maximum(smooth_step(density, 0.1, 0.4), at(tumour.oedema))
-    tissue = sum(field for name, field in shares.items() if name not in ("csf", "vessel"))
-    shares = _replace(shares, {"oedema": wet * tissue}, wet, ("csf", "vessel"))
+    solid = sum(share for name, share in shares.items() if name not in _FLUID)
+    shares = _replace(shares, {"oedema": wet * solid}, wet, _FLUID)
 
     core = smooth_step(density, 0.4, 0.6) * anatomy.brain
     necrosis = smooth_step(at(tumour.necrosis), -0.8, 0.8)

@@ -37,7 +37,7 @@ TISSUES: dict[str, Tissue] = {
     "vessel": Tissue((1400, 1650), (40, 30), 0.6, (1.0, 2.0)),
     "oedema": Tissue((1050, 1450), (135, 145), 0.9, spread=0.06),
     "solid": Tissue((1250, 1650), (140, 150), 0.9, (0.0, 0.05), spread=0.06),
-    "mismatch": Tissue((1900, 2250), (190, 200), 0.95, spread=0.06),
+    "mismatch": Tissue((2100, 2300), (180, 190), 0.95, spread=0.06),
     "enhancing": Tissue((1150, 1550), (125, 135), 0.9, (0.3, 0.7), spread=0.06),
     "necrosis": Tissue((2000, 2400), (200, 210), 0.95, (0.0, 0.05), spread=0.1),
     "calcification": Tissue((700, 900), (35, 30), 0.3, spread=0.1),
