@@ -120,9 +120,9 @@ class EngineConfig:
 
     zero_stage: Literal[0, 1, 2] = 1
     """ZeRO: 1 shares the optimizer's state among processes, 2 the gradients also."""
-    precision: Literal["auto", "fp32", "autocast", "bf16"] = "auto"
-    """`autocast`: fp32 weights, bf16 arithmetic; `bf16`: bf16 weights, fp32 master copy; `auto`:
-    autocast where the hardware is fast at bf16, fp32 elsewhere."""
+    precision: Literal["auto", "fp32", "autocast"] = "auto"
+    """`autocast`: fp32 weights, bf16 arithmetic; `auto`: that where the hardware is fast at bf16,
+    fp32 elsewhere."""
     accumulation: int = 1
     """Parts in which a process works through its share of a batch, to save memory."""
     timeout: float = 600.0
@@ -188,8 +188,6 @@ class PretrainConfig:
             raise ValueError(
                 f"optim.warmup ({self.optim.warmup}) must not exceed run.steps ({self.run.steps})"
             )
-        if self.engine.precision == "bf16" and self.engine.zero_stage == 0:
-            raise ValueError("engine.precision bf16 needs engine.zero_stage 1 or 2")
         for key, value in _positive(self):
             if value < 1:
                 raise ValueError(f"{key} must be at least 1, not {value}")

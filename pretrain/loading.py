@@ -5,6 +5,7 @@ and each part is cut into equal pieces, one a rank: whatever the number of ranks
 same samples, so that its contrastive negatives are the same. To resume, the step is enough.
 """
 
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from gliomoe.data_shards.errors import DataError
+from gliomoe.pretrain.signals import SIGNALS
 from gliomoe.pretrain.views import PairBatch, ViewPair, collate_pairs
 
 _PREFETCH = 4
@@ -84,7 +86,7 @@ def load_parts(
         num_workers=workers,
         pin_memory=pin,
         prefetch_factor=_PREFETCH if workers else None,
-        worker_init_fn=_single_thread,
+        worker_init_fn=_ignore_signals,
         generator=torch.Generator(),  # keeps the loader's own seed out of the global generator
     )
     try:
@@ -95,6 +97,7 @@ def load_parts(
         raise DataError(text.rsplit("DataError: ", 1)[-1]) from error
 
 
-def _single_thread(worker: int) -> None:
-    """A reading process leaves the other cores to the training."""
-    torch.set_num_threads(1)
+def _ignore_signals(worker: int) -> None:
+    """Only the training process decides when to stop; its readers end with it."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)

@@ -154,7 +154,7 @@ class StudyViews(Dataset[ViewPair]):
                 _between(generator, 0, length - side) if length > side else (length - side) // 2
                 for length in shape
             )
-            box = self.shards.read(study, start=start, size=(side,) * 3)
+            box = self.shards.read(study, start=start, size=(side,) * 3, seg=False)
             if box.voxels.ne(0).any(0).float().mean() >= _LEAST_TISSUE:
                 break
         return box
