@@ -34,14 +34,12 @@ def packed_attention(q: Tensor, k: Tensor, v: Tensor, lengths: list[int]) -> Ten
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention with rotary positions and normalised queries and keys."""
+    """Multi-head self-attention with rotary positions."""
 
     def __init__(self, width: int, heads: int):
         super().__init__()
         self.heads = heads
         self.qkv = nn.Linear(width, 3 * width, bias=False)
-        self.q_norm = nn.LayerNorm(width // heads, bias=False)
-        self.k_norm = nn.LayerNorm(width // heads, bias=False)
         self.out = nn.Linear(width, width)
 
     def forward(self, x: Tensor, rotary: tuple[Tensor, Tensor], lengths: list[int]) -> Tensor:
@@ -55,7 +53,6 @@ class Attention(nn.Module):
         Returns:
             [N, C].
         """
-        q, k, v = self.qkv(x).unflatten(1, (3, self.heads, -1)).unbind(1)
-        q = rotate(self.q_norm(q).to(v.dtype), rotary)
-        k = rotate(self.k_norm(k).to(v.dtype), rotary)
-        return self.out(packed_attention(q, k, v, lengths).flatten(1))
+        qkv = self.qkv(x).unflatten(1, (3, self.heads, -1))
+        q, k = rotate(qkv[:, :2], rotary).unbind(1)
+        return self.out(packed_attention(q, k, qkv[:, 2], lengths).flatten(1))

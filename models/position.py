@@ -7,6 +7,7 @@ voxel spacing. Positions count from the centre of the grid; registers sit at the
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 SHORTEST_MM = 8.0
@@ -30,30 +31,30 @@ def centres(position: Tensor, grid: tuple[int, int, int], patch_mm: Tensor) -> T
 
 
 def rotary_angles(millimetres: Tensor, head_width: int) -> tuple[Tensor, Tensor]:
-    """Cosine and sine of each channel pair of a head; pairs left over by the axes do not turn.
+    """Cosine and sine for each channel of a head; pairs left over by the axes do not turn.
 
     Args:
         millimetres: [N, 3] float32.
         head_width: Channels of a head, even and at least 6.
 
     Returns:
-        Two tensors [N, 1, head_width / 2] float32.
+        Two tensors [N, 1, 1, head_width] float32.
     """
     pairs = head_width // 6
     steps = torch.linspace(0, 1, pairs, device=millimetres.device)
     wavelength = SHORTEST_MM * (LONGEST_MM / SHORTEST_MM) ** steps
     angles = (millimetres[:, :, None] * (2 * math.pi / wavelength)).flatten(1)
-    angles = torch.nn.functional.pad(angles, (0, head_width // 2 - 3 * pairs)).unsqueeze(1)
+    angles = F.pad(angles, (0, head_width // 2 - 3 * pairs)).repeat(1, 2)[:, None, None]
     return angles.cos(), angles.sin()
 
 
 def rotate(x: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
-    """Turn the channel pairs (i, i + half) of queries or keys.
+    """Turn the channel pairs (i, i + half) of queries and keys.
 
     Args:
-        x: [N, heads, head_width].
+        x: [N, 2, heads, head_width].
         rotary: From `rotary_angles`.
     """
     cos, sin = (part.to(x.dtype) for part in rotary)
     first, second = x.chunk(2, dim=-1)
-    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
+    return x * cos + torch.cat([-second, first], dim=-1) * sin

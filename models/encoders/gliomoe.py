@@ -31,7 +31,7 @@ class GlioMoEConfig:
     """Channels of a token."""
     depth: int = 6
     """Blocks."""
-    heads: int = 4
+    heads: int = 3
     """Attention heads."""
     hidden: int = 512
     """Hidden channels of the dense feed-forward layers."""
@@ -156,7 +156,7 @@ class GlioMoE(nn.Module):
         pack = self._with_registers(tokens, position, counts)
         rotary = self._rotary(pack, batch.spacing, kept.shape[1:])
         x, routing = self._trunk(pack, rotary)
-        x = self.norm(x)[pack.position[:, 0] >= 0]
+        x = self.norm(x).index_select(0, pack.position[:, 0].ge(0).nonzero().squeeze(1))
 
         pyramid = []
         if keep is None:
@@ -243,15 +243,15 @@ def _crop(level: Tensor, sides: torch.Size, factor: int) -> Tensor:
 
 TINY = GlioMoEConfig()
 SMALL = GlioMoEConfig(
-    width=384, depth=12, heads=8, hidden=1024, expert_hidden=256, stem_hidden=128,
+    width=384, depth=12, heads=6, hidden=1024, expert_hidden=256, stem_hidden=128,
     detail_channels=(16, 32, 64),
 )  # fmt: skip
 BASE = GlioMoEConfig(
-    width=768, depth=12, heads=16, hidden=2048, expert_hidden=512, stem_hidden=256,
+    width=768, depth=12, heads=12, hidden=2048, expert_hidden=512, stem_hidden=256,
     detail_channels=(24, 48, 96),
 )  # fmt: skip
 LARGE = GlioMoEConfig(
-    width=960, depth=20, heads=20, hidden=2560, expert_hidden=640, stem_hidden=320,
+    width=960, depth=20, heads=15, hidden=2560, expert_hidden=640, stem_hidden=320,
     detail_channels=(32, 64, 128),
 )  # fmt: skip
 

@@ -29,10 +29,10 @@ class MixtureOfExperts(nn.Module):
         chosen = decision.choice.flatten()
         order = chosen.argsort(stable=True)
         counts = torch.bincount(chosen, minlength=experts)
-        sorted_outputs = self.experts(x[order // top_k], counts)
+        sorted_outputs = self.experts(x.index_select(0, order // top_k), counts)
         place = torch.empty_like(order)
         place[order] = torch.arange(len(order), device=order.device)
-        outputs = sorted_outputs[place].unflatten(0, (-1, top_k))
+        outputs = sorted_outputs.index_select(0, place).unflatten(0, (-1, top_k))
         return (outputs * decision.gate.unsqueeze(-1)).sum(dim=1), decision
 
     def inactive_parameters(self) -> int:
