@@ -16,7 +16,13 @@ RECORD = "run.json"
 _RECORDED = ("gliomoe", "torch", "monai", "deepspeed", "numpy", "blosc2")
 
 
-def claim(out: Path, command: str, config: dict[str, Any], free: tuple[str, ...] = ()) -> bool:
+def claim(
+    out: Path,
+    command: str,
+    config: dict[str, Any],
+    free: tuple[str, ...] = (),
+    data: dict[str, Any] | None = None,
+) -> bool:
     """Take a folder for a run, or recognise the same run in it.
 
     Only the process of rank 0 writes.
@@ -26,6 +32,7 @@ def claim(out: Path, command: str, config: dict[str, Any], free: tuple[str, ...]
         command: `pretrain` or `finetune`.
         config: Effective configuration as plain values.
         free: Dotted keys that may differ between a run and its continuation.
+        data: What the run reads, to be recorded: paths and fingerprint.
 
     Returns:
         True if the folder holds this very run, which is to be continued.
@@ -48,10 +55,8 @@ def claim(out: Path, command: str, config: dict[str, Any], free: tuple[str, ...]
     if out.is_dir() and any(out.iterdir()):
         raise UsageError(f"{out}: not empty and not a run; choose another folder")
     if int(os.environ.get("RANK", "0")) == 0:
-        write_json(
-            record,
-            {"command": command, "config": config, "machine": machine(), "git": _commit()},
-        )
+        content = {"command": command, "config": config, "data": data}
+        write_json(record, {**content, "machine": machine(), "git": _commit()})
     return False
 
 

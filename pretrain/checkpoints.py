@@ -96,7 +96,7 @@ def check_fit(checkpoint: Checkpoint, about: dict[str, Any]) -> None:
     """Refuse a checkpoint that this run's engine cannot take up.
 
     Raises:
-        UsageError: If ZeRO stage, accumulation or, with ZeRO, the number of processes differ.
+        UsageError: If ZeRO stage, accumulation, data or, with ZeRO, the number of processes differ.
     """
     written = checkpoint.manifest
     names = {"zero_stage": "engine.zero_stage", "accumulation": "engine.accumulation"}
@@ -108,6 +108,11 @@ def check_fit(checkpoint: Checkpoint, about: dict[str, Any]) -> None:
                 f"{checkpoint.folder}: written with {name} {written[key]}, this run has "
                 f"{about[key]}; continue it with {written[key]}"
             )
+    if written["data"]["fingerprint"] != about["data"]["fingerprint"]:
+        raise UsageError(
+            f"{checkpoint.folder}: the shards changed since this run began; "
+            "bring them back or start another run"
+        )
     if written["precision"] != about["precision"]:
         logger.warning(
             "the run continues in %s after %s; the losses will differ slightly",

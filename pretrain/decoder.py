@@ -108,9 +108,7 @@ class Decoder(nn.Module):
         self.weight = nn.Parameter(torch.randn(len(SEQUENCES), voxels, width) * width**-0.5 * 0.1)
         self.bias = nn.Parameter(torch.zeros(len(SEQUENCES), voxels))
 
-    def forward(
-        self, features: Features, mask: Mask, pairs: PatchPairs, spacing: Tensor
-    ) -> Tensor:
+    def forward(self, features: Features, mask: Mask, pairs: PatchPairs, spacing: Tensor) -> Tensor:
         """The predicted patch of each pair, normalised by its own mean and deviation.
 
         Args:

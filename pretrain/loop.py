@@ -130,9 +130,7 @@ def save(training: Training, step: int) -> None:
     checkpoints.save(training.engine, config.run.out, step, training.about, config.run.keep)
 
 
-def show(
-    monitor: Monitor, engine: Engine, views: Views, step: int, config: PretrainConfig
-) -> None:
+def show(monitor: Monitor, engine: Engine, views: Views, step: int, config: PretrainConfig) -> None:
     """Weights of the sequences and, every so often, a picture."""
     if step % config.monitor.log_every == 0:
         monitor.show_fusion(engine.module.encoder, step)

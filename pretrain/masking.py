@@ -46,7 +46,7 @@ def apply_scores(tissue: Tensor, scores: Tensor, config: MaskConfig) -> Mask:
         is seen; of M masked ones `ceil(predicted · M)` are predicted.
     """
     flat = torch.where(tissue, scores, torch.inf).flatten(1)
-    rank = flat.argsort(1, stable=True).argsort(1)
+    rank = flat.argsort(dim=1, stable=True).argsort(dim=1)
     positions = tissue.flatten(1).sum(1, keepdim=True)
     masked = (positions * config.ratio).round().long().clamp(max=(positions - 1).clamp(min=0))
     seen = positions - masked

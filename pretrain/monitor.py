@@ -98,9 +98,7 @@ class Monitor:
         if (report.step + 1) % self.log_every and report.step + 1 < self.steps:
             return
         if not sys.stderr.isatty():
-            logger.info(
-                "step %d/%d  %s  %.1f studies/s", report.step + 1, self.steps, parts, speed
-            )
+            logger.info("step %d/%d  %s  %.1f studies/s", report.step + 1, self.steps, parts, speed)
         scalars = {f"loss/{name}": value for name, value in report.losses.items()}
         scalars |= {"speed/studies_per_s": speed, "speed/data_wait_percent": wait}
         scalars |= {"optim/lr": report.lr}

@@ -16,6 +16,7 @@ class StopFlag:
         self.name: str | None = None
 
     def __bool__(self) -> bool:
+        """True once a signal came."""
         return self.name is not None
 
     def set(self, number: int, frame: FrameType | None) -> None:

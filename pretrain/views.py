@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from gliomoe.data_shards import augment
-from gliomoe.data_shards.augment import AugmentConfig, Augmentation
+from gliomoe.data_shards.augment import Augmentation, AugmentConfig
 from gliomoe.data_shards.batch import StudyBatch, StudySample, collate
 from gliomoe.data_shards.errors import DataError
 from gliomoe.data_shards.indexed import ShardSet

@@ -85,4 +85,3 @@ def fill_all(encoder: nn.Module, reconstruction: Reconstruction, views: Views) -
         features = encoder(views.visible, views.mask.keep)
         everything = replace(views.mask, predict=views.mask.masked)
         return reconstruction.fill_in(features, replace(views, mask=everything))
-
