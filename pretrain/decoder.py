@@ -22,7 +22,7 @@ from gliomoe.models.position import centres, rotary_angles
 from gliomoe.models.tissue import patches
 from gliomoe.pretrain.masking import Mask
 
-_HEAD_WIDTH = 32
+_HEAD_WIDTH = 64
 _EXPANSION = 8 / 3
 
 
@@ -91,7 +91,7 @@ class Decoder(nn.Module):
     Args:
         encoder_width: Channels of the encoder's tokens.
         patch_size: Side of a patch, voxels.
-        width: W, a multiple of 32.
+        width: W, a multiple of 64.
         depth: Number of blocks.
     """
 
