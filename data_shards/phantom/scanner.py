@@ -35,14 +35,14 @@ TISSUES: dict[str, Tissue] = {
     "wm": Tissue((500, 832), (70, 80), 0.77),
     "csf": Tissue((4000, 4100), (1800, 1800), 1.0),
     "vessel": Tissue((1400, 1650), (40, 30), 0.6, (1.0, 2.0)),
-    "oedema": Tissue((1050, 1450), (135, 145), 0.9, spread=0.06),
-    "solid": Tissue((1250, 1650), (140, 150), 0.9, (0.0, 0.05), spread=0.06),
-    "mismatch": Tissue((2100, 2300), (180, 190), 0.95, spread=0.06),
-    "enhancing": Tissue((1150, 1550), (125, 135), 0.9, (0.3, 0.7), spread=0.06),
-    "necrosis": Tissue((2000, 2400), (200, 210), 0.95, (0.0, 0.05), spread=0.1),
+    "oedema": Tissue((1050, 1450), (170, 180), 0.9, spread=0.06),
+    "solid": Tissue((1250, 1650), (170, 180), 0.9, (0.0, 0.05), spread=0.06),
+    "mismatch": Tissue((2100, 2300), (190, 200), 0.95, spread=0.06),
+    "enhancing": Tissue((1150, 1550), (145, 155), 0.9, (0.3, 0.7), spread=0.06),
+    "necrosis": Tissue((2000, 2400), (250, 260), 0.95, (0.0, 0.05), spread=0.1),
     "calcification": Tissue((700, 900), (35, 30), 0.3, spread=0.1),
-    "lesion": Tissue((950, 1350), (140, 150), 0.9, spread=0.06),
-    "infarct": Tissue((1400, 1800), (170, 180), 0.93, spread=0.1),
+    "lesion": Tissue((950, 1350), (160, 170), 0.9, spread=0.06),
+    "infarct": Tissue((1400, 1800), (200, 210), 0.93, spread=0.1),
 }
 
 _RELAXIVITY = (4.1, 3.7)
@@ -105,7 +105,7 @@ PROTOCOLS: dict[str, Protocol] = {
         {
             "t1": Timing((1800, 2000), (2, 3), ti=(930, 1030)),
             "t1ce": Timing((600, 750), (9, 13), thickness=(3, 5)),
-            "t2": Timing((2800, 3500), (75, 90)),
+            "t2": Timing((3800, 5000), (75, 90)),
             "flair": Timing((5000, 6500), (85, 100), null=(0.94, 1.02)),
         },
         bias=(0.12, 0.22),
