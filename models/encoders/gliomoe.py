@@ -119,7 +119,13 @@ class Block(nn.Module):
 
 
 class GlioMoE(nn.Module):
-    """Encoder of the family; see the module's docstring."""
+    """Encoder of the family; see the module's docstring.
+
+    Attributes:
+        dense_only: Children that run only with `keep=None`; pretraining leaves them as they are.
+    """
+
+    dense_only = ("detail",)
 
     def __init__(self, config: GlioMoEConfig):
         super().__init__()

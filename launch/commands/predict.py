@@ -1,0 +1,44 @@
+"""`gliomoe predict`."""
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from gliomoe.finetune.predict import PredictConfig, find_cases, predict_cases
+from gliomoe.finetune.predictor import Predictor
+
+EXAMPLE = "gliomoe predict runs/finetuned patients/case_01 --out predictions"
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of the command."""
+
+    model: tyro.conf.Positional[Path]
+    """A fine-tuned run (the ensemble of its folds), or one of its checkpoint folders."""
+    input: tyro.conf.Positional[Path]
+    """A case's folder, a NIfTI file named by sequence, or a folder of cases (BIDS, BraTS)."""
+    out: Path
+    """Folder for the results."""
+    device: str = "auto"
+    """`auto`: the GPU if there is one."""
+    write: Annotated[PredictConfig, tyro.conf.arg(name="")] = field(default_factory=PredictConfig)
+
+
+def run(options: Options) -> int:
+    """Predict; 1 if a case failed."""
+    cases = find_cases(options.input)
+    predictor = Predictor.open(options.model, options.device)
+    report = predict_cases(predictor, cases, options.out, options.write)
+    for name, reason in report.failed.items():
+        print(f"gliomoe predict: {name}: {reason}", file=sys.stderr)
+    done = f"{len(report.done)} predicted"
+    if report.skipped:
+        done += f", {len(report.skipped)} there already (--overwrite True repeats them)"
+    if report.failed:
+        done += f", {len(report.failed)} failed"
+    print(f"{done}: {options.out}")
+    return 1 if report.failed else 0
