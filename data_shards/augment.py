@@ -234,10 +234,18 @@ def _draw_elastic(
         return None
     deviation = config.elastic_alpha / math.sqrt(3) / (2 * math.sqrt(math.pi) * sigma) ** 1.5
     reach = int(_STEPS_PER_SIGMA * _REACH)
-    points = [math.ceil(float(side) * _STEPS_PER_SIGMA / sigma) + 1 for side in extent]
-    field = torch.randn(3, *(n + 2 * reach for n in points), generator=generator)
     kernel = torch.exp(-0.5 * (torch.arange(-reach, reach + 1) / _STEPS_PER_SIGMA) ** 2)
     kernel = kernel / kernel.norm()  # keeps unit variance
-    for axis in (1, 2, 3):
-        field = field.unfold(axis, len(kernel), 1) @ kernel
-    return field * deviation
+    points = [math.ceil(float(side) * _STEPS_PER_SIGMA / sigma) + 1 for side in extent]
+    field = torch.randn(3, *(n + 2 * reach for n in points), generator=generator)
+    for axis, n in enumerate(points, start=1):
+        field = torch.movedim(torch.movedim(field, axis, -1) @ _smoothing(kernel, n), -1, axis)
+    return (field * deviation).contiguous()
+
+
+def _smoothing(kernel: Tensor, points: int) -> Tensor:
+    """[points + K - 1, points] matrix that applies a kernel [K] wherever it fits."""
+    band = torch.zeros(points + len(kernel) - 1, points)
+    for column in range(points):
+        band[column : column + len(kernel), column] = kernel
+    return band

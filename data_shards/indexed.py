@@ -12,19 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from gliomoe.data_shards import tar
 from gliomoe.data_shards.batch import StudySample
-from gliomoe.data_shards.codec import Frame
 from gliomoe.data_shards.dataset import DATASET, read_dataset
 from gliomoe.data_shards.errors import DataError, UsageError
 from gliomoe.data_shards.index import INDEX, Index, Place, StudyEntry
-from gliomoe.data_shards.intensity import normalise
-from gliomoe.data_shards.record import SEG, frame_suffix, parse_record
-from gliomoe.data_shards.sequences import sequence_number
-
-Extent = Sequence[int]
+from gliomoe.data_shards.record import parse_record
+from gliomoe.data_shards.sample import Extent, decode_sample
 
 
 class ShardSet:
@@ -126,32 +121,8 @@ class ShardSet:
         Raises:
             DataError: If the study lacks a sequence or is damaged.
         """
-        frames, record = self._members(i)
-        key, shape = record["key"], record["shape"]
-        names = list(record["sequences"]) if sequences is None else list(sequences)
-        if missing := [name for name in names if name not in record["sequences"]]:
-            raise DataError(f"{key}: has no {', '.join(missing)}, only {list(record['sequences'])}")
-        start = (0, 0, 0) if start is None else tuple(start)
-        size = tuple(n - a for n, a in zip(shape, start, strict=True)) if size is None else size
-        window = Window.of(start, size, shape)
-        voxels = np.zeros((len(names), *size), np.float32)
-        for name, out in zip(names, voxels, strict=True):
-            codes = _decode(frames, frame_suffix(name), key, shape, np.int16, window)
-            how = record["sequences"][name]
-            normalise(
-                codes, how["scale"], how["offset"], *how["percentiles"], out=out[window.inside]
-            )
-        labels = None
-        if seg and record["has_seg"]:
-            labels = np.zeros(tuple(size), np.uint8)
-            labels[window.inside] = _decode(frames, SEG, key, shape, np.uint8, window)
-        return StudySample(
-            key=key,
-            voxels=torch.from_numpy(voxels),
-            sequence=torch.tensor([sequence_number(name) for name in names]),
-            spacing=torch.tensor(record["spacing"], dtype=torch.float32),
-            seg=None if labels is None else torch.from_numpy(labels),
-        )
+        members, record = self._members(i)
+        return decode_sample(members, record, start, size, sequences, seg)
 
     def place(self, i: int) -> tuple[Path, Place]:
         """The shard of study `i` and where in it the study lies."""
@@ -208,46 +179,3 @@ class ShardSet:
                 )
         if not len(self):
             raise DataError(f"{self._folders[0]}: holds no study")
-
-
-class Window:
-    """The part of a crop that lies inside a grid."""
-
-    def __init__(
-        self, start: tuple[int, ...], stop: tuple[int, ...], inside: tuple[slice, ...]
-    ) -> None:
-        self.start, self.stop = start, stop
-        """First voxel of the grid, and the one after the last."""
-        self.inside = inside
-        """Where these voxels lie in the crop."""
-
-    @classmethod
-    def of(cls, start: Extent, size: Extent, shape: Extent) -> "Window":
-        """The overlap of the crop at `start` with a grid of `shape`, possibly empty."""
-        low = [min(max(a, 0), n) for a, n in zip(start, shape, strict=True)]
-        high = [max(b, min(a + s, n)) for a, s, n, b in zip(start, size, shape, low, strict=True)]
-        inside = tuple(
-            slice(lo - a, hi - a) if hi > lo else slice(0, 0)
-            for lo, hi, a in zip(low, high, start, strict=True)
-        )
-        return cls(tuple(low), tuple(high), inside)
-
-
-def _decode(
-    frames: Mapping[str, memoryview],
-    suffix: str,
-    key: str,
-    shape: Sequence[int],
-    dtype: type[np.generic],
-    window: Window,
-) -> np.ndarray:
-    """The window's voxels of one member."""
-    try:
-        frame = Frame(frames[suffix])
-        if frame.shape != tuple(shape) or frame.dtype != dtype:
-            raise ValueError(f"{frame.shape} {frame.dtype} where {shape} {dtype} was promised")
-        return frame.read(window.start, window.stop)
-    except (KeyError, ValueError, RuntimeError) as error:
-        raise DataError(
-            f"{key}.{suffix}: cannot be decoded ({error}); gliomoe shards verify tells more"
-        ) from error

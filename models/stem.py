@@ -44,8 +44,10 @@ class SequenceTable(nn.Module):
 
     def __init__(self, shape: tuple[int, ...], std: float):
         super().__init__()
-        self.base = nn.Parameter(torch.randn(shape) * std)
-        self.by_sequence = nn.Parameter(torch.randn(len(SEQUENCES), *shape) * std)
+        self.base = nn.Parameter(torch.empty(shape))
+        self.by_sequence = nn.Parameter(torch.empty(len(SEQUENCES), *shape))
+        nn.init.trunc_normal_(self.base, std=std)
+        nn.init.trunc_normal_(self.by_sequence, std=std)
         with torch.no_grad():
             self.by_sequence[OTHER] = 0
 

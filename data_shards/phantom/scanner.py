@@ -103,13 +103,13 @@ PROTOCOLS: dict[str, Protocol] = {
     "C": Protocol(
         1.0,
         {
-            "t1": Timing((1800, 2000), (2, 3), ti=(850, 950)),
+            "t1": Timing((1800, 2000), (2, 3), ti=(930, 1030)),
             "t1ce": Timing((600, 750), (9, 13), thickness=(3, 5)),
             "t2": Timing((2800, 3500), (75, 90)),
             "flair": Timing((5000, 6500), (85, 100), null=(0.94, 1.02)),
         },
-        bias=(0.12, 0.25),
-        snr=(12, 22),
+        bias=(0.12, 0.22),
+        snr=(15, 28),
     ),
 }
 """A is the one for training; B is older and thicker, C sharper, noisier and less even."""

@@ -89,9 +89,14 @@ class Subject:
     """Columns of the participants' table, `n/a` where withheld."""
 
 
-def generator(seed: int, number: int, stream: str) -> np.random.Generator:
-    """Random numbers of one named purpose for one subject."""
-    return np.random.default_rng((seed, number, zlib.crc32(stream.encode())))
+def generator(config: CohortConfig, number: int, stream: str) -> np.random.Generator:
+    """Random numbers of one named purpose for one subject.
+
+    Protocol and kind of cohort count: a test cohort made with the seed of the training cohort, but
+    by another protocol, holds other people.
+    """
+    purpose = f"{config.protocol} {config.unlabelled} {stream}"
+    return np.random.default_rng((config.seed, number, zlib.crc32(purpose.encode())))
 
 
 def draw_subject(config: CohortConfig, number: int) -> Subject:
@@ -100,18 +105,18 @@ def draw_subject(config: CohortConfig, number: int) -> Subject:
     Diagnoses and types follow low-discrepancy sequences: any run of subjects, however short, holds
     them close to their shares.
     """
-    start, type_start = generator(config.seed, 0, "diagnoses").random(2)
+    start, type_start = generator(config, 0, "diagnoses").random(2)
     diagnosis = "glioma"
     if config.unlabelled:
         diagnosis = _diagnosis(config, (start + number * _GOLDEN) % 1)
-    rng = generator(config.seed, number, "patient")
+    rng = generator(config, number, "patient")
     glioma = None
     if diagnosis == "glioma":
         glioma, age, sex = draw_glioma(draw_type((type_start + number * _SILVER) % 1), rng)
     else:
         age = int(np.clip(rng.normal(*_AGES[diagnosis]), 18, 89))
         sex = "M" if rng.random() < 0.5 else "F"
-    rng = generator(config.seed, number, "session")
+    rng = generator(config, number, "session")
     protocol = config.protocol
     if protocol == "mixed":
         protocol = str(rng.choice(list(PROTOCOLS)))
@@ -133,7 +138,7 @@ def render(config: CohortConfig, subject: Subject) -> tuple[dict[str, np.ndarray
     """
 
     def rng(stream: str) -> np.random.Generator:
-        return generator(config.seed, subject.number, stream)
+        return generator(config, subject.number, stream)
 
     head = draw_head_shape(rng("head"), subject.age)
     model = build_anatomy(head, MODEL_GRID)
@@ -177,7 +182,7 @@ def _labels(config: CohortConfig, number: int, glioma: Glioma | None) -> dict[st
     if glioma is None or config.unlabelled:
         return {**labels, "who_type": "n/a"}
     truth = (str(glioma.grade), glioma.idh, glioma.codeletion, glioma.tert)
-    known = generator(config.seed, number, "labels").random(len(truth)) >= config.missing_labels
+    known = generator(config, number, "labels").random(len(truth)) >= config.missing_labels
     labels = {
         name: value if shown else "n/a"
         for name, value, shown in zip(labels, truth, known, strict=True)

@@ -76,7 +76,7 @@ def grow_tumour(glioma: Glioma, anatomy: Anatomy, rng: np.random.Generator) -> T
         "patchy": smooth_step(patches, 0.3, 0.7) * smooth_step(depth, 3, 6),
         "none": np.zeros_like(density),
     }[glioma.enhancement]
-    calcified = smooth_step(grains, 0.9, 1.3) * smooth_step(depth, 2, 5) * glioma.calcified
+    calcified = smooth_step(grains, 1.1, 1.5) * smooth_step(depth, 2, 5) * glioma.calcified
     return Tumour(
         density=density,
         necrosis=dead.astype(np.float32),

@@ -11,6 +11,7 @@ from scipy import ndimage
 from gliomoe.data_shards.errors import DataError
 from gliomoe.data_shards.preprocess.case import Case, Series
 from gliomoe.data_shards.preprocess.config import PreprocessConfig
+from gliomoe.data_shards.preprocess.crop import bounding_box
 
 _MASKED = 0.97
 """Share of zeros in the outermost voxels of a masked volume."""
@@ -45,7 +46,11 @@ def tissue_mask(data: np.ndarray) -> np.ndarray:
         [D, H, W] bool.
     """
     if _border_zeros(data) >= _MASKED:
-        return ndimage.binary_fill_holes(data != 0)
+        mask = data != 0
+        if mask.any():
+            box = bounding_box(mask)
+            mask[box] = ndimage.binary_fill_holes(mask[box])
+        return mask
     low, high = np.percentile(data, (2, 98))
     mask = data > low + _THRESHOLD * (high - low)
     mask = ndimage.binary_opening(mask)

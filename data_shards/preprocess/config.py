@@ -12,8 +12,8 @@ class PreprocessConfig:
 
     spacing: float | None = 1.0
     """Voxel size in mm along every axis; None keeps that of the best-resolved sequence."""
-    steps: tuple[str, ...] = ("orient", "background", "grid", "crop")
-    """Steps in order."""
+    steps: tuple[str, ...] = ("background", "grid", "crop")
+    """Steps in order, after the axes are brought along R, A, S."""
 
     def __post_init__(self) -> None:
         """Refuse impossible settings."""

@@ -11,14 +11,23 @@ def crop(case: Case, config: PreprocessConfig) -> Case:
     wanted = [_tissue(one) for one in case.series.values()]
     if case.seg is not None:
         wanted.append(case.seg.data > 0)
-    tissue = np.logical_or.reduce(wanted)
+    box = bounding_box(np.logical_or.reduce(wanted))
+    what = {"start": [side.start for side in box], "stop": [side.stop for side in box]}
+    return case.map(lambda series: _cut(series, box)).noted("crop", what)
+
+
+def bounding_box(mask: np.ndarray) -> tuple[slice, ...]:
+    """The least box around the True voxels, of which there is at least one.
+
+    Args:
+        mask: [D, H, W] bool.
+    """
     box = []
     for axis in range(3):
         others = tuple(other for other in range(3) if other != axis)
-        (filled,) = np.nonzero(tissue.any(axis=others))
+        (filled,) = np.nonzero(mask.any(axis=others))
         box.append(slice(int(filled[0]), int(filled[-1]) + 1))
-    what = {"start": [side.start for side in box], "stop": [side.stop for side in box]}
-    return case.map(lambda series: _cut(series, tuple(box))).noted("crop", what)
+    return tuple(box)
 
 
 def _tissue(series: Series) -> np.ndarray:

@@ -13,16 +13,16 @@ from gliomoe.data_shards.preprocess.case import Case, Series
 from gliomoe.data_shards.preprocess.config import PreprocessConfig
 from gliomoe.data_shards.preprocess.crop import crop
 from gliomoe.data_shards.preprocess.grid import grid
-from gliomoe.data_shards.preprocess.orient import orient, to_ras
+from gliomoe.data_shards.preprocess.orient import to_ras
+from gliomoe.data_shards.preprocess.resample import same_grid
 from gliomoe.data_shards.study import RawStudy, Study, study_key
 
 STEPS: dict[str, Callable[[Case, PreprocessConfig], Case]] = {
-    "orient": orient,
     "background": background,
     "grid": grid,
     "crop": crop,
 }
-"""Step → function from a case to the changed case."""
+"""Step → function from a case, its axes along R, A, S, to the changed case."""
 
 
 def preprocess(raw: RawStudy, config: PreprocessConfig, salt: str | None = None) -> Study:
@@ -40,28 +40,32 @@ def preprocess(raw: RawStudy, config: PreprocessConfig, salt: str | None = None)
         DataError: If there is no image, one of the files is unusable, or a step fails.
         UsageError: If a step is unknown.
     """
-    if unknown := [name for name in config.steps if name not in STEPS]:
-        raise UsageError(f"unknown steps {', '.join(unknown)}; known: {', '.join(STEPS)}")
+    check_steps(config)
     if not raw.series:
         raise DataError(f"{raw.source}: has no usable sequence; give it at least one image")
-    case = _read(raw)
-    content = fingerprint(to_ras(series).data for series in case.series.values())
+    case = _read(raw).map(to_ras).noted("orient", "RAS")
+    content = fingerprint(series.data for series in case.series.values())
     for name in config.steps:
         try:
             case = STEPS[name](case, config)
         except DataError as error:
             raise DataError(f"{raw.source}: {error}") from error
-    affine, shape = _common_grid(case, raw)
     return Study(
         key=study_key(raw.subject, raw.session, salt),
         subject=study_key(raw.subject, None, salt),
         volumes={name: series.data for name, series in case.series.items()},
-        affine=affine,
+        affine=_common_affine(case, raw),
         seg=None if case.seg is None else case.seg.data,
-        history={**case.history, "shape": list(shape)},
+        history=case.history,
         fingerprint=content,
         layout=raw.layout,
     )
+
+
+def check_steps(config: PreprocessConfig) -> None:
+    """Refuse steps that are not in the registry with a `UsageError`."""
+    if unknown := [name for name in config.steps if name not in STEPS]:
+        raise UsageError(f"unknown steps {', '.join(unknown)}; known: {', '.join(STEPS)}")
 
 
 def _read(raw: RawStudy) -> Case:
@@ -80,10 +84,10 @@ def _read(raw: RawStudy) -> Case:
     return Case(series, Series(labels, volume.affine))
 
 
-def _common_grid(case: Case, raw: RawStudy) -> tuple[np.ndarray, tuple[int, ...]]:
-    """Affine and size that all series share after the steps."""
-    first = next(iter(case.series.values()))
-    others = [*case.series.values(), *([] if case.seg is None else [case.seg])]
-    if any(one.data.shape != first.data.shape for one in others):
-        raise DataError(f"{raw.source}: its series lie on different grids; keep the step 'grid'")
-    return first.affine, first.data.shape
+def _common_affine(case: Case, raw: RawStudy) -> np.ndarray:
+    """The affine of the grid that all series share after the steps."""
+    first, *others = [*case.series.values(), *([] if case.seg is None else [case.seg])]
+    for other in others:
+        if not same_grid(first.affine, first.data.shape, other.affine, other.data.shape):
+            raise DataError(f"{raw.source}: series on different grids; keep the step 'grid'")
+    return first.affine

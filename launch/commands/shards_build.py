@@ -31,7 +31,7 @@ class Options:
     """Convention of the labels in segmentations; auto goes by the spelling of the file names."""
     workers: int = 1
     """Processes that read and preprocess; they do not change the result."""
-    shard_mb: int = 512
+    shard_mb: float = 512.0
     """Megabytes after which a shard is closed."""
     preprocess: Annotated[PreprocessConfig, tyro.conf.arg(name="")] = field(
         default_factory=PreprocessConfig

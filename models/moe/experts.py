@@ -14,8 +14,10 @@ class Experts(nn.Module):
 
     def __init__(self, experts: int, width: int, hidden: int):
         super().__init__()
-        self.gate_up = nn.Parameter(torch.randn(experts, 2 * hidden, width) * width**-0.5)
-        self.down = nn.Parameter(torch.randn(experts, width, hidden) * hidden**-0.5)
+        self.gate_up = nn.Parameter(torch.empty(experts, 2 * hidden, width))
+        self.down = nn.Parameter(torch.empty(experts, width, hidden))
+        nn.init.trunc_normal_(self.gate_up, std=width**-0.5)
+        nn.init.trunc_normal_(self.down, std=hidden**-0.5)
 
     def forward(self, x: Tensor, counts: Tensor) -> Tensor:
         """Each expert on its own tokens.

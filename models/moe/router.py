@@ -26,7 +26,8 @@ class Router(nn.Module):
     def __init__(self, width: int, experts: int, top_k: int):
         super().__init__()
         self.top_k = top_k
-        self.weight = nn.Parameter(torch.randn(experts, width) * 0.02)
+        self.weight = nn.Parameter(torch.empty(experts, width))
+        nn.init.trunc_normal_(self.weight, std=0.02)
 
     def forward(self, x: Tensor) -> Decision:
         """Route tokens [N, C]."""

@@ -1,6 +1,7 @@
 """Small batches of made-up studies, and small versions of every registered model."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import pytest
@@ -53,13 +54,19 @@ def make_batch() -> Callable[..., StudyBatch]:
     return make
 
 
+def small_model(name: str, tasks: Sequence[str] = (), **overrides: Any) -> Model:
+    """A small version of a registered model, seeded."""
+    torch.manual_seed(0)
+    return create_model(name, tasks, **{**SMALL[name.split("_")[0]], **overrides})
+
+
 @pytest.fixture(params=list_models())
 def make_model(request: pytest.FixtureRequest) -> Callable[..., Model]:
-    """A function that builds a small version of each registered model, seeded."""
+    """A function that builds a small version of each registered model."""
+    return partial(small_model, request.param)
 
-    def make(tasks: Sequence[str] = (), **overrides: Any) -> Model:
-        torch.manual_seed(0)
-        family = request.param.split("_")[0]
-        return create_model(request.param, tasks, **{**SMALL[family], **overrides})
 
-    return make
+@pytest.fixture
+def make_tiny() -> Callable[..., Model]:
+    """A function that builds a small version of one model."""
+    return partial(small_model, "gliomoe_tiny")

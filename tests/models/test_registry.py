@@ -7,6 +7,7 @@ import torch
 
 from gliomoe.data_shards.sequences import SEQUENCES as DATA_SEQUENCES
 from gliomoe.models import create_model, list_models
+from gliomoe.models.checkpoint import load_checkpoint, save_checkpoint
 from gliomoe.models.errors import ModelError
 from gliomoe.models.model import TASKS
 from gliomoe.models.moe.balance import routing_loss
@@ -221,6 +222,15 @@ def test_configuration_rebuilds_the_model(make_model):
     assert again.config == config
     shapes = {name: t.shape for name, t in model.state_dict().items()}
     assert {name: t.shape for name, t in again.state_dict().items()} == shapes
+
+
+def test_saved_and_loaded_is_bit_equal(make_model, make_batch, tmp_path):
+    model, batch = make_model(TASKS), make_batch()
+    facts = {"training": {}, "preprocessing": {}, "sequences": SEQUENCES, "card": ""}
+    save_checkpoint(tmp_path / "ck", model, **facts)
+    loaded = load_checkpoint(tmp_path / "ck")
+    assert loaded.config == model.config
+    assert torch.equal(model(batch).seg, loaded(batch).seg)
 
 
 def test_the_same_seed_gives_the_same_weights(make_model):
