@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from tqdm import tqdm
 
@@ -22,12 +22,16 @@ from gliomoe.data_shards.errors import DataError, UsageError
 from gliomoe.data_shards.failures import Failure, read_failures, write_failures
 from gliomoe.data_shards.files import write_json
 from gliomoe.data_shards.index import scan_shard
-from gliomoe.data_shards.indexed import ShardSet
 from gliomoe.data_shards.ingest import find_studies
-from gliomoe.data_shards.preprocess import PreprocessConfig, preprocess
-from gliomoe.data_shards.record import FORMAT, EncodedStudy, encode_study
+from gliomoe.data_shards.prepare import prepare
+from gliomoe.data_shards.preprocess import PreprocessConfig
+from gliomoe.data_shards.preprocess.pipeline import check_steps
+from gliomoe.data_shards.record import FORMAT, EncodedStudy
 from gliomoe.data_shards.study import RawStudy, study_key
 from gliomoe.data_shards.writer import ShardInfo, hash_file, shard_name, write_shards
+
+if TYPE_CHECKING:
+    from gliomoe.data_shards.indexed import ShardSet
 
 BUILD = "build.json"
 
@@ -89,6 +93,7 @@ def build_shards(sources: Sequence[Path], out: Path, config: BuildConfig) -> Bui
         DataError: If no study could be used.
     """
     begun = time.monotonic()
+    check_steps(config.preprocess)
     studies = _find(sources, config)
     plan = _plan(studies, config)
     if _claim(out, plan):
@@ -109,7 +114,7 @@ def build_shards(sources: Sequence[Path], out: Path, config: BuildConfig) -> Bui
     return BuildReport(out, info, tuple(failed), info["studies"] - len(done), seconds)
 
 
-def open_or_build(data: Path, cache: Path, config: BuildConfig) -> ShardSet:
+def open_or_build(data: Path, cache: Path, config: BuildConfig) -> "ShardSet":
     """A shard set as it is, or one built once from a raw folder.
 
     Args:
@@ -121,6 +126,8 @@ def open_or_build(data: Path, cache: Path, config: BuildConfig) -> ShardSet:
         UsageError: If `data` holds neither.
         DataError: If a study cannot be used; a labelled case is never left out in silence.
     """
+    from gliomoe.data_shards.indexed import ShardSet  # needs torch, which a build does not
+
     if (data / DATASET).is_file():
         return ShardSet.open(data)
     if (data / BUILD).is_file():
@@ -219,7 +226,7 @@ def _encoded(
 ) -> Iterator[EncodedStudy]:
     """The studies that can be used, in order; the others go to `failed` and into its file."""
     jobs = [(raw, config.preprocess, _salt(config)) for raw in todo.values()]
-    results = parallel.ordered_map(_prepare, jobs, config.workers)
+    results = parallel.ordered_map(prepare, jobs, config.workers)
     bar = tqdm(zip(todo.items(), results, strict=True), "shards", len(jobs), disable=None)
     for (key, raw), result in bar:
         if isinstance(result, EncodedStudy):
@@ -229,12 +236,3 @@ def _encoded(
         # Before the shard that follows is whole, so that a continued build still knows.
         write_failures(out, failed)
         _log.warning("%s: left out: %s", key, result)
-
-
-def _prepare(job: tuple[RawStudy, PreprocessConfig, str | None]) -> EncodedStudy | str:
-    """One study, or why it cannot be used."""
-    raw, config, salt = job
-    try:
-        return encode_study(preprocess(raw, config, salt), config.digest())
-    except (DataError, UsageError, OSError) as error:
-        return " ".join(str(error).split())

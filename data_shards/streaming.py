@@ -1,8 +1,8 @@
 """The same shards read from first to last by plain `webdataset`, for slow links and interchange.
 
 Notable: members are taken as bytes and decoded here. `webdataset`'s own `.decode()` would run
-what some members contain, so it is never called; `WDS_SECURE` fences the rest. A shard that was
-cut off ends quietly in `webdataset`, so the studies of each are counted.
+what some members contain, so it is never called, and `WDS_SECURE` forbids it to the process. A
+shard that was cut off ends quietly in `webdataset`, so the studies of each are counted.
 """
 
 import os
@@ -18,7 +18,7 @@ from gliomoe.data_shards.sample import decode_sample
 
 os.environ["WDS_SECURE"] = "1"  # read once, when webdataset is imported
 
-import webdataset
+from webdataset.tariterators import group_by_keys, tar_file_expander
 
 
 def stream_studies(folder: Path, start: int = 0) -> Iterator[StudySample]:
@@ -54,11 +54,10 @@ def stream_studies(folder: Path, start: int = 0) -> Iterator[StudySample]:
 
 def _members(path: Path) -> Iterator[dict[str, Any]]:
     """Suffix → bytes of each study of a shard."""
-    if not path.is_file():
-        raise DataError(f"{path}: missing; fetch the shard again")
     try:
-        yield from webdataset.tarfile_samples([{"url": str(path)}])
-    except DataError:
-        raise
-    except Exception as error:  # webdataset passes on whatever tarfile and its stream raise
+        with path.open("rb") as stream:
+            yield from group_by_keys(tar_file_expander([{"url": str(path), "stream": stream}]))
+    except Exception as error:  # webdataset passes on whatever tarfile and the stream raise
+        if isinstance(error, DataError):  # of the caller, who decodes between two studies
+            raise
         raise DataError(f"{path}: cannot be read ({error}); fetch the shard again") from error

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from gliomoe.data_shards.dataset import seal
+from gliomoe.data_shards.nifti import write_nifti
 from gliomoe.data_shards.record import encode_study
 from gliomoe.data_shards.study import Study
 from gliomoe.data_shards.writer import write_shards
@@ -57,3 +58,26 @@ def shard_set(make_set):
     """Seven studies in several shards: pairs share a subject, the last lacks a segmentation."""
     studies = [_study(n, seg=n < 6) for n in range(7)]
     return make_set("set", studies), studies
+
+
+@pytest.fixture(scope="session")
+def make_case():
+    """Write a case in the layout of BraTS: common grid, empty background, 1 mm, axes L, P, S."""
+
+    def make(folder, number=0, sequences=("t1", "t1ce", "t2", "flair"), shape=(40, 36, 30)):
+        name = f"Case_{number:02d}"
+        affine = np.diag([-1.0, -1.0, 1.0, 1.0])
+        affine[:3, 3] = 12, 239, -5
+        for i, sequence in enumerate(sequences):
+            data = np.zeros(shape, np.int16)
+            inner = _blob([side - 8 for side in shape], [number, i])
+            data[4:-4, 4:-4, 4:-4] = np.rint(inner)
+            write_nifti(folder / name / f"{name}_{sequence}.nii.gz", data, affine)
+        seg = np.zeros(shape, np.uint8)
+        seg[10:24, 10:22, 10:20] = 2
+        seg[12:20, 12:18, 12:16] = 1
+        seg[14:18, 14:17, 12:16] = 4
+        write_nifti(folder / name / f"{name}_seg.nii.gz", seg, affine)
+        return folder / name
+
+    return make

@@ -1,0 +1,276 @@
+"""The `gliomoe_*` encoders: a 3D vision transformer that sees kept tissue tokens only.
+
+Notable: the sequences of a study fuse before the trunk, so four cost what one does. Every second
+block has a mixture of experts. With `keep=None` all tissue is encoded and a light convolutional
+path adds the resolutions above the token grid; with `keep` that path does not run.
+"""
+
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gliomoe.models.attention import Attention
+from gliomoe.models.detail import DetailPath
+from gliomoe.models.errors import ModelError
+from gliomoe.models.features import Features, Routing
+from gliomoe.models.feed_forward import FeedForward
+from gliomoe.models.moe.layer import MixtureOfExperts
+from gliomoe.models.moe.router import Decision
+from gliomoe.models.position import centres, rotary_angles
+from gliomoe.models.stem import PatchStem, known_sequence
+from gliomoe.models.tissue import Batch, pad_to_multiple, patches, tissue_positions
+
+MIDDLE = 0.5
+"""Middle of the intensities of tissue, which are about 0 to 1: centred input trains faster."""
+
+
+@dataclass(frozen=True)
+class GlioMoEConfig:
+    """Sizes of one encoder of the family."""
+
+    width: int = 192
+    """Channels of a token."""
+    depth: int = 6
+    """Blocks."""
+    heads: int = 3
+    """Attention heads."""
+    hidden: int = 512
+    """Hidden channels of the dense feed-forward layers."""
+    experts: int = 8
+    """Experts per mixture; 1 replaces each mixture by a dense layer of the same active size."""
+    top_k: int = 2
+    """Experts that a token goes to."""
+    expert_hidden: int = 192
+    """Hidden channels of an expert."""
+    patch_size: int = 8
+    """Edge of a patch in voxels, a power of two; 4 suits grids of 3 mm and coarser."""
+    stem_hidden: int = 96
+    """Channels of a patch before the sequences fuse."""
+    registers: int = 4
+    """Extra tokens per study that belong to no position."""
+    detail_channels: tuple[int, ...] = (8, 16, 32)
+    """Channels at full, 1/2, 1/4, … resolution; levels at or below the token grid are unused."""
+    fusion: str = "scalar"
+    """Weights of the sequences of a study: `scalar` (MAGPIE, eq. 1-2) or `mean`."""
+
+    def __post_init__(self) -> None:
+        """Settings that exclude each other."""
+        levels = self.patch_size.bit_length() - 1
+        if self.patch_size != 2**levels or not 1 <= levels <= len(self.detail_channels):
+            raise ModelError(
+                f"patch_size {self.patch_size}: must be a power of two from 2 to "
+                f"{2 ** len(self.detail_channels)}, one detail level per halving"
+            )
+        if self.width % self.heads or self.width // self.heads % 2 or self.width < 6 * self.heads:
+            raise ModelError(
+                f"width {self.width}: must be an even multiple of heads ({self.heads}), at least 6"
+            )
+        if self.experts > 1 and not 1 <= self.top_k <= self.experts:
+            raise ModelError(f"top_k {self.top_k}: must be between 1 and experts ({self.experts})")
+
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """Channels of the detail levels that the patch size leaves above the token grid."""
+        return tuple(self.detail_channels[: self.patch_size.bit_length() - 1])
+
+
+@dataclass(frozen=True)
+class Pack:
+    """Registers and tokens of all studies, one study after the other."""
+
+    x: Tensor
+    """[N, C]."""
+    lengths: list[int]
+    """Tokens of each study, registers included."""
+    study: Tensor
+    """[N] int64."""
+    position: Tensor
+    """[N, 3] int64, -1 for registers."""
+
+
+class Block(nn.Module):
+    """Attention and feed-forward layer or mixture, each added to its input."""
+
+    def __init__(self, config: GlioMoEConfig, sparse: bool):
+        super().__init__()
+        self.attention_norm = nn.LayerNorm(config.width)
+        self.attention = Attention(config.width, config.heads)
+        self.feed_forward_norm = nn.LayerNorm(config.width)
+        self.feed_forward: nn.Module
+        if not sparse:
+            self.feed_forward = FeedForward(config.width, config.hidden)
+        elif config.experts == 1:
+            self.feed_forward = FeedForward(config.width, config.expert_hidden * config.top_k)
+        else:
+            self.feed_forward = MixtureOfExperts(
+                config.width, config.expert_hidden, config.experts, config.top_k
+            )
+
+    def forward(
+        self, x: Tensor, rotary: tuple[Tensor, Tensor], lengths: list[int]
+    ) -> tuple[Tensor, Decision | None]:
+        """Tokens [N, C] and the decision of the router, if there is one."""
+        x = x + self.attention(self.attention_norm(x), rotary, lengths)
+        mixed = self.feed_forward(self.feed_forward_norm(x))
+        output, decision = mixed if isinstance(mixed, tuple) else (mixed, None)
+        return x + output, decision
+
+
+class GlioMoE(nn.Module):
+    """Encoder of the family; see the module's docstring.
+
+    Attributes:
+        dense_only: Children that run only with `keep=None`; pretraining leaves them as they are.
+    """
+
+    dense_only = ("detail",)
+
+    def __init__(self, config: GlioMoEConfig):
+        super().__init__()
+        self.config = config
+        self.patch_size = self.stride = config.patch_size
+        self.width = config.width
+        self.channels = (*config.levels, config.width)
+        self.stem = PatchStem(config.patch_size, config.stem_hidden, config.width, config.fusion)
+        self.registers = nn.Parameter(torch.empty(config.registers, config.width))
+        self.blocks = nn.ModuleList(
+            Block(config, sparse=index % 2 == 1) for index in range(config.depth)
+        )
+        self.norm = nn.LayerNorm(config.width)
+        self.detail = DetailPath(config.levels, config.fusion)
+        self._initialise()
+
+    def forward(self, batch: Batch, keep: Tensor | None = None) -> Features:
+        """Encode a batch.
+
+        Args:
+            batch: Studies of any sides and any number of volumes each.
+            keep: [B, Gd, Gh, Gw] bool, the patch positions to encode; None encodes all positions
+                with tissue and fills the pyramid. A study may keep none: its `pooled` is 0.
+
+        Returns:
+            Features; the pyramid goes from full resolution to the token grid, background 0.
+        """
+        studies, sides = len(batch.spacing), batch.voxels.shape[-3:]
+        sequence = known_sequence(batch.sequence)
+        voxels = pad_to_multiple(batch.voxels, self.stride) - MIDDLE
+        kept = tissue_positions(batch, self.patch_size) if keep is None else keep
+        where = kept.nonzero()
+        study, position = where[:, 0], where[:, 1:]
+        counts = torch.bincount(study, minlength=studies).tolist()
+
+        tokens = self._tokens(voxels, kept, sequence, batch.study)
+        pack = self._with_registers(tokens, position, counts)
+        rotary = self._rotary(pack, batch.spacing, kept.shape[1:])
+        x, routing = self._trunk(pack, rotary)
+        x = self.norm(x).index_select(0, pack.position[:, 0].ge(0).nonzero().squeeze(1))
+
+        pyramid = []
+        if keep is None:
+            maps = self.detail(voxels, sequence, batch.study, studies)
+            maps.append(_scatter(x, kept))
+            pyramid = [_crop(level, sides, 2**i) for i, level in enumerate(maps)]
+        pooled = torch.stack([part.sum(0) / max(len(part), 1) for part in x.split(counts)])
+        return Features(pooled, x, study, position, pyramid, routing)
+
+    def _tokens(self, voxels: Tensor, kept: Tensor, sequence: Tensor, study: Tensor) -> Tensor:
+        """Fused tokens [N, C] of the kept positions, float32 for the residual stream."""
+        grid = patches(voxels, self.patch_size)
+        rows = [grid[v][kept[owner]].flatten(1) for v, owner in enumerate(study.tolist())]
+        return self.stem(rows, sequence, study, len(kept)).float()
+
+    def _with_registers(self, tokens: Tensor, position: Tensor, counts: list[int]) -> Pack:
+        """The tokens of each study behind its registers."""
+        number = len(self.registers)
+        nowhere = position.new_full((number, 3), -1)
+        x, places = [], []
+        for part, place in zip(tokens.split(counts), position.split(counts), strict=True):
+            x += [self.registers, part]
+            places += [nowhere, place]
+        lengths = [number + count for count in counts]
+        studies = torch.arange(len(counts), device=tokens.device)
+        study = studies.repeat_interleave(torch.tensor(lengths, device=tokens.device))
+        return Pack(torch.cat(x), lengths, study, torch.cat(places))
+
+    def _rotary(self, pack: Pack, spacing: Tensor, grid: torch.Size) -> tuple[Tensor, Tensor]:
+        """Rotary angles of the tokens; registers sit at the centre."""
+        patch_mm = (spacing * self.patch_size)[pack.study]
+        millimetres = centres(pack.position, (grid[0], grid[1], grid[2]), patch_mm)
+        millimetres = millimetres.masked_fill(pack.position < 0, 0)
+        return rotary_angles(millimetres, self.config.width // self.config.heads)
+
+    def _trunk(self, pack: Pack, rotary: tuple[Tensor, Tensor]) -> tuple[Tensor, list[Routing]]:
+        """All blocks in turn."""
+        x, routing = pack.x, []
+        for index, block in enumerate(self.blocks):
+            x, decision = block(x, rotary, pack.lengths)
+            if decision is not None:
+                routing.append(
+                    Routing(
+                        layer=f"blocks.{index}",
+                        probabilities=decision.probabilities,
+                        choice=decision.choice,
+                        logits=decision.logits,
+                        study=pack.study,
+                        position=pack.position,
+                    )
+                )
+        return x, routing
+
+    @torch.no_grad()
+    def _initialise(self) -> None:
+        """Unit-variance layers; what is added to the residual stream starts small."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=module.in_features**-0.5)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        nn.init.trunc_normal_(self.registers, std=0.02)
+        small = (2 * self.config.depth) ** -0.5
+        for block in self.blocks:
+            block.attention.out.weight *= small
+            mixture = block.feed_forward
+            if isinstance(mixture, MixtureOfExperts):
+                mixture.experts.down *= small
+            else:
+                mixture.down.weight *= small
+
+
+def _scatter(tokens: Tensor, kept: Tensor) -> Tensor:
+    """Tokens [N, C] on their grid [B, C, Gd, Gh, Gw]; other positions 0."""
+    grid = tokens.new_zeros(*kept.shape, tokens.shape[1])
+    grid[kept] = tokens
+    return grid.permute(0, 4, 1, 2, 3)
+
+
+def _crop(level: Tensor, sides: torch.Size, factor: int) -> Tensor:
+    """A map without what padding added: ceil(side / factor) along each axis."""
+    d, h, w = (-(-side // factor) for side in sides)
+    return level[..., :d, :h, :w]
+
+
+TINY = GlioMoEConfig()
+SMALL = GlioMoEConfig(
+    width=384, depth=12, heads=6, hidden=1024, expert_hidden=256, stem_hidden=128,
+    detail_channels=(16, 32, 64),
+)  # fmt: skip
+BASE = GlioMoEConfig(
+    width=768, depth=12, heads=12, hidden=2048, expert_hidden=512, stem_hidden=256,
+    detail_channels=(24, 48, 96),
+)  # fmt: skip
+LARGE = GlioMoEConfig(
+    width=960, depth=20, heads=15, hidden=2560, expert_hidden=640, stem_hidden=320,
+    detail_channels=(32, 64, 128),
+)  # fmt: skip
+
+
+def build(preset: GlioMoEConfig, **settings: Any) -> GlioMoE:
+    """An encoder of a preset with some settings changed; `ModelError` if one is unknown."""
+    known = [field.name for field in fields(GlioMoEConfig)]
+    if unknown := sorted(set(settings) - set(known)):
+        raise ModelError(f"unknown setting {unknown[0]!r} of gliomoe; known: {', '.join(known)}")
+    if "detail_channels" in settings:  # JSON has lists only
+        settings["detail_channels"] = tuple(settings["detail_channels"])
+    return GlioMoE(replace(preset, **settings))
