@@ -161,13 +161,14 @@ def _make(out: Path, config: CohortConfig, numbers: list[int], workers: int) -> 
 def _start_worker() -> None:
     """An interrupt ends a worker after its subject, the parent's death ends it at once."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
+    if parent := multiprocessing.parent_process():
+        threading.Thread(target=_exit_after, args=(parent.sentinel,), daemon=True).start()
 
-    def follow() -> None:
-        wait([parent.sentinel])
-        os._exit(1)
 
-    threading.Thread(target=follow, daemon=True).start()
+def _exit_after(sentinel: int) -> None:
+    """End this process when the one of a sentinel has ended."""
+    wait([sentinel])
+    os._exit(1)
 
 
 def _name(config: CohortConfig, number: int) -> str:

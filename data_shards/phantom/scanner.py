@@ -218,11 +218,12 @@ def scan(
         [D, H, W] int16, 0 outside the brain and at least 1 in it.
     """
     white = signal(acquisition, *relaxation["wm"])
-    image = np.zeros(grid.shape, np.float32)
+    image, total = np.zeros((2, *grid.shape), np.float32)
     for tissue, share in shares.items():
         image += share * np.float32(signal(acquisition, *relaxation[tissue]) / white)
+        total += share
     image *= texture
-    brain = sum(shares.values()) > 0.5
+    brain = total > 0.5
     blur = np.sqrt(max(acquisition.thickness**2 - grid.spacing**2, 0)) / 2.355 / grid.spacing
     if blur > 0:  # within the brain only: its edge must not fade into the removed skull
         inside = ndimage.gaussian_filter1d(brain.astype(np.float32), blur, acquisition.slice_axis)
