@@ -93,7 +93,7 @@ def _validation_scans(
         keys = splits.folds[fold["fold"]].validation
         key = min(keys, key=lambda k: (cases[k].targets.get("seg") != 1, k))
         held_out = HeldOut(fold["fold"], cases[key], load_checkpoint(folder).eval())
-        scans.append(validation_scan(held_out, shards, run.inference))
+        scans.append(validation_scan(held_out, shards, run))
     return scans
 
 
