@@ -14,9 +14,16 @@ FOLDERS = ("anat", "dwi", "swi", "perf")
 
 
 def find_bids(source: Path) -> list[RawStudy]:
-    """One study for each session of each subject; one without images is a study without series."""
+    """One study for each session of each subject; one without images is a study without series.
+
+    Args:
+        source: The data set, or the folder of one of its subjects.
+    """
     studies = []
-    for subject in _children(source, "sub-*"):
+    source = source.resolve()
+    one = is_subject(source)
+    root, subjects = (source.parent, [source]) if one else (source, _children(source, "sub-*"))
+    for subject in subjects:
         for session in _children(subject, "ses-*") or [None]:
             folder = session or subject
             images = [
@@ -31,12 +38,17 @@ def find_bids(source: Path) -> list[RawStudy]:
                     subject=subject.name,
                     session=session.name if session else None,
                     series=by_sequence(images),
-                    seg=_segmentation(source, folder.relative_to(source)),
+                    seg=_segmentation(root, folder.relative_to(root)),
                     source=folder,
                     layout="bids",
                 )
             )
     return studies
+
+
+def is_subject(folder: Path) -> bool:
+    """Whether a folder is that of one subject."""
+    return folder.resolve().name.startswith("sub-")
 
 
 def _children(folder: Path, pattern: str) -> list[Path]:
