@@ -17,7 +17,8 @@ def find_bids(source: Path) -> list[RawStudy]:
     """One study for each session of each subject; one without images is a study without series."""
     studies = []
     for subject in _children(source, "sub-*"):
-        for session in _children(subject, "ses-*") or [None]:
+        sessions: list[Path | None] = [*_children(subject, "ses-*")]
+        for session in sessions or [None]:
             folder = session or subject
             images = [
                 path
