@@ -13,10 +13,24 @@ from gliomoe.data_shards.study import RawStudy
 FOLDERS = ("anat", "dwi", "swi", "perf")
 
 
+def is_bids_subject(source: Path) -> bool:
+    """Whether a folder is that of one subject."""
+    held = [source / kind for kind in FOLDERS] + _children(source, "ses-*")
+    return source.resolve().name.startswith("sub-") and any(path.is_dir() for path in held)
+
+
 def find_bids(source: Path) -> list[RawStudy]:
-    """One study for each session of each subject; one without images is a study without series."""
+    """One study for each session of each subject; one without images is a study without series.
+
+    Args:
+        source: The data set, or the folder of one subject in it.
+    """
+    source = source.resolve()
+    subjects = _children(source, "sub-*")
+    if is_bids_subject(source):
+        source, subjects = source.parent, [source]
     studies = []
-    for subject in _children(source, "sub-*"):
+    for subject in subjects:
         sessions: list[Path | None] = [*_children(subject, "ses-*")]
         for session in sessions or [None]:
             folder = session or subject

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from gliomoe.data_shards.errors import UsageError
-from gliomoe.data_shards.ingest.bids import find_bids
+from gliomoe.data_shards.ingest.bids import find_bids, is_bids_subject
 from gliomoe.data_shards.ingest.brats import find_brats
 from gliomoe.data_shards.ingest.case import find_case
 from gliomoe.data_shards.ingest.names import nifti_files
@@ -47,7 +47,8 @@ def _recognise(source: Path) -> str:
     """The layout of a source, by what it holds."""
     if source.is_file() or nifti_files(source):
         return "case"
-    if (source / "dataset_description.json").is_file() or any(source.glob("sub-*/*/")):
+    described = (source / "dataset_description.json").is_file()
+    if described or any(source.glob("sub-*/*/")) or is_bids_subject(source):
         return "bids"
     if any(path.is_dir() and nifti_files(path) for path in source.iterdir()):
         return "brats"

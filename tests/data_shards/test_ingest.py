@@ -73,6 +73,8 @@ def test_bids(tmp_path):
     assert list(b1.series) == ["flair", "pd"]
     assert b2.session == "ses-2" and b2.seg.name == "sub-B_ses-2_dseg.nii.gz"
     assert not c.series and c.layout == "bids"
+    assert find_studies(tmp_path / "sub-A") == [a]
+    assert find_studies(tmp_path / "sub-B") == [b1, b2]
 
 
 def test_brats_in_both_spellings(tmp_path):
