@@ -4,9 +4,14 @@ Canonical labels, in shards and in `StudyBatch.seg`: 0 background, 1 necrotic co
 2 oedema / infiltration (ED), 3 enhancing tumour (ET), 4 resection cavity (RC).
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
-import torch
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 CONVENTIONS: dict[str, dict[int, int]] = {
     "brats2021": {0: 0, 1: 1, 2: 2, 4: 3},
@@ -67,6 +72,8 @@ def to_regions(seg: Tensor) -> Tensor:
     Returns:
         [..., R, D, H, W] bool in the order of `REGIONS`.
     """
+    import torch  # late, so that processes that only read files start fast
+
     masks = [torch.isin(seg, seg.new_tensor(labels)) for labels in REGIONS.values()]
     return torch.stack(masks, dim=-4)
 
@@ -80,6 +87,8 @@ def from_regions(regions: Tensor) -> Tensor:
     Returns:
         [..., D, H, W] uint8.
     """
+    import torch
+
     et, tc, wt = regions.unbind(-4)
     seg = torch.zeros_like(wt, dtype=torch.uint8)
     seg = seg.masked_fill(wt, 2).masked_fill(tc, 1).masked_fill(et, 3)

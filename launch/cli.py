@@ -51,6 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(
         level=logging.DEBUG if debug else logging.INFO, format="%(message)s", stream=sys.stderr
     )
+    logging.getLogger("numexpr").setLevel(logging.WARNING)  # greets at import
     name = ""
     try:
         if not args or args[0] in ("-h", "--help"):

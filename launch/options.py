@@ -15,13 +15,26 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import redirect_stderr
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import tyro
 
 from gliomoe.data_shards.errors import UsageError
 
 C = TypeVar("C")
+
+Switch = Annotated[
+    bool,
+    tyro.constructors.PrimitiveConstructorSpec(
+        nargs=(0, 1),
+        metavar="[True|False]",
+        instance_from_str=lambda given: not given or {"True": True, "False": False}[given[0]],
+        is_instance=lambda value: isinstance(value, bool),
+        str_from_instance=lambda value: [str(value)],
+        choices=None,
+    ),
+]
+"""A boolean option that may stand bare: `--json`, `--json True` and `--json=False` all parse."""
 
 _MARKERS = (tyro.conf.AvoidSubcommands, tyro.conf.FlagConversionOff)
 

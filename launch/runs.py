@@ -16,16 +16,25 @@ RECORD = "run.json"
 _RECORDED = ("gliomoe", "torch", "monai", "deepspeed", "numpy", "blosc2")
 
 
-def claim(out: Path, command: str, config: dict[str, Any], free: tuple[str, ...] = ()) -> bool:
+def claim(
+    out: Path,
+    command: str,
+    config: dict[str, Any],
+    free: tuple[str, ...] = (),
+    beside: tuple[str, ...] = (),
+    data: dict[str, Any] | None = None,
+) -> bool:
     """Take a folder for a run, or recognise the same run in it.
 
-    Only the process of rank 0 writes.
+    Of several processes only the first may call it.
 
     Args:
         out: The run's folder.
         command: `pretrain` or `finetune`.
         config: Effective configuration as plain values.
         free: Dotted keys that may differ between a run and its continuation.
+        beside: Names of what may lie in the folder already, such as a cache.
+        data: What the run reads, to be recorded: paths and fingerprint.
 
     Returns:
         True if the folder holds this very run, which is to be continued.
@@ -45,14 +54,18 @@ def claim(out: Path, command: str, config: dict[str, Any], free: tuple[str, ...]
                 "choose another folder or repeat its options"
             )
         return True
-    if out.is_dir() and any(out.iterdir()):
+    if out.is_dir() and any(entry.name not in beside for entry in out.iterdir()):
         raise UsageError(f"{out}: not empty and not a run; choose another folder")
-    if int(os.environ.get("RANK", "0")) == 0:
-        write_json(
-            record,
-            {"command": command, "config": config, "machine": machine(), "git": _commit()},
-        )
+    content = {"command": command, "config": config, "data": data}
+    write_json(record, {**content, "machine": machine(), "git": _commit()})
     return False
+
+
+def release(out: Path) -> None:
+    """Give back a folder that was claimed for a run which could not start."""
+    (out / RECORD).unlink()
+    if not any(out.iterdir()):
+        out.rmdir()
 
 
 def machine() -> dict[str, Any]:

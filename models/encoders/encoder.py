@@ -21,6 +21,8 @@ class Encoder(nn.Module):
     """Channels of tokens and of `pooled`."""
     channels: tuple[int, ...]
     """Channels of the pyramid, from full resolution to the token grid."""
+    dense_only: tuple[str, ...] = ()
+    """Children that run only with `keep=None`; pretraining leaves them as they are."""
 
     def __call__(self, batch: Batch, keep: Tensor | None = None) -> Features:
         """Features of a batch, of all tissue or of the positions `keep` [B, Gd, Gh, Gw]."""

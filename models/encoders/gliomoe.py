@@ -131,6 +131,8 @@ class Block(nn.Module):
 class GlioMoE(Encoder):
     """Encoder of the family; see the module's docstring."""
 
+    dense_only = ("detail",)
+
     def __init__(self, config: GlioMoEConfig):
         super().__init__()
         self.config = config

@@ -1,0 +1,43 @@
+"""`failed.csv`: the studies of a build that could not be used, and why."""
+
+import csv
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass
+from pathlib import Path
+
+from gliomoe.data_shards.files import atomic_write
+
+FAILED = "failed.csv"
+
+_COLUMNS = ["key", "source", "reason"]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One study that could not be used."""
+
+    key: str
+    source: str
+    """Folder or file, for the person who repairs it."""
+    reason: str
+
+
+def read_failures(folder: Path) -> list[Failure]:
+    """The failures listed in a folder; none if there is no list."""
+    path = folder / FAILED
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return [Failure(**row) for row in csv.DictReader(file)]
+
+
+def write_failures(folder: Path, failures: Sequence[Failure]) -> None:
+    """List failures atomically; no file if there are none."""
+    path = folder / FAILED
+    if not failures:
+        path.unlink(missing_ok=True)
+        return
+    with atomic_write(path, "w") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(_COLUMNS)
+        writer.writerows(map(astuple, failures))

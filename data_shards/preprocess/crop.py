@@ -1,0 +1,43 @@
+"""Step `crop`: the box around the tissue of all series, and around the labels."""
+
+import numpy as np
+
+from gliomoe.data_shards.preprocess.case import Case, Series
+from gliomoe.data_shards.preprocess.config import PreprocessConfig
+
+
+def crop(case: Case, config: PreprocessConfig) -> Case:
+    """Cut every series to one box; the affine follows."""
+    wanted = [_tissue(one) for one in case.series.values()]
+    if case.seg is not None:
+        wanted.append(case.seg.data > 0)
+    box = bounding_box(np.logical_or.reduce(wanted))
+    what = {"start": [side.start for side in box], "stop": [side.stop for side in box]}
+    return case.map(lambda series: _cut(series, box)).noted("crop", what)
+
+
+def bounding_box(mask: np.ndarray) -> tuple[slice, ...]:
+    """The least box around the True voxels, of which there is at least one.
+
+    Args:
+        mask: [D, H, W] bool.
+    """
+    box = []
+    for axis in range(3):
+        others = tuple(other for other in range(3) if other != axis)
+        (filled,) = np.nonzero(mask.any(axis=others))
+        box.append(slice(int(filled[0]), int(filled[-1]) + 1))
+    return tuple(box)
+
+
+def _tissue(series: Series) -> np.ndarray:
+    """Where a series shows tissue."""
+    return series.data != 0 if series.mask is None else series.mask
+
+
+def _cut(series: Series, box: tuple[slice, ...]) -> Series:
+    """A series inside a box."""
+    affine = series.affine.copy()
+    affine[:3, 3] += affine[:3, :3] @ [side.start for side in box]
+    mask = None if series.mask is None else series.mask[box]
+    return Series(np.ascontiguousarray(series.data[box]), affine, mask)

@@ -1,0 +1,103 @@
+"""A study as members of a shard: its JSON record and one frame for each sequence."""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from gliomoe.data_shards.codec import encode, quantise
+from gliomoe.data_shards.errors import DataError
+from gliomoe.data_shards.intensity import robust_range
+from gliomoe.data_shards.sequences import SEQUENCES
+from gliomoe.data_shards.study import KEY_LENGTH, Study
+
+FORMAT = 1
+"""Version of the shard format."""
+
+SEG = "seg.b2nd"
+"""Suffix of the member with the labels."""
+
+
+@dataclass(frozen=True)
+class EncodedStudy:
+    """A study ready to be written."""
+
+    key: str
+    members: tuple[tuple[str, bytes], ...]
+    """(name, content), the JSON record first."""
+
+
+def frame_suffix(sequence: str) -> str:
+    """Suffix of the member with a sequence's voxels."""
+    return f"{sequence}.b2nd"
+
+
+def encode_study(study: Study, settings: str = "") -> EncodedStudy:
+    """Quantise and compress a study.
+
+    Args:
+        study: All volumes of one shape.
+        settings: Hash of the preprocessing settings, kept in the record.
+
+    Raises:
+        DataError: If the key is unfit, there is no volume, or a volume has no contrast.
+    """
+    if not re.fullmatch(rf"[a-z0-9_-]{{1,{KEY_LENGTH}}}", study.key):
+        raise DataError(f"{study.key!r}: not a study key ([a-z0-9_-]+); see study_key")
+    if not study.volumes:
+        raise DataError(f"{study.key}: has no usable sequence; give it at least one image")
+    sequences: dict[str, dict[str, Any]] = {}
+    frames = []
+    for name in sorted(study.volumes, key=SEQUENCES.index):
+        volume = study.volumes[name]
+        low, high = robust_range(volume)
+        if not low < high:
+            raise DataError(
+                f"{study.key}: {name} has no contrast in its foreground; leave it out of the study"
+            )
+        quantised = quantise(volume, low, high)
+        sequences[name] = {
+            "scale": quantised.scale,
+            "offset": quantised.offset,
+            "percentiles": [low, high],
+        }
+        frames.append((f"{study.key}.{frame_suffix(name)}", encode(quantised.codes)))
+    if study.seg is not None:
+        frames.append((f"{study.key}.{SEG}", encode(study.seg)))
+    record = {
+        "format": FORMAT,
+        "key": study.key,
+        "subject": study.subject,
+        "layout": study.layout,
+        "shape": list(study.shape),
+        "spacing": list(study.spacing),
+        "affine": study.affine.tolist(),
+        "sequences": sequences,
+        "has_seg": study.seg is not None,
+        "fingerprint": study.fingerprint,
+        "settings": settings,
+        "history": study.history,
+    }
+    text = json.dumps(record, allow_nan=False, separators=(",", ":")).encode()
+    return EncodedStudy(study.key, ((f"{study.key}.json", text), *frames))
+
+
+def parse_record(text: bytes | memoryview, name: str) -> Mapping[str, Any]:
+    """The JSON record of a study.
+
+    Args:
+        text: Content of the member.
+        name: Member and shard, for messages.
+
+    Raises:
+        DataError: If it is no record of this format version.
+    """
+    try:
+        record = json.loads(bytes(text))
+        version = record["format"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{name}: is not a study record ({error}); build the set again") from error
+    if version != FORMAT:
+        raise DataError(f"{name}: has format version {version}, this program reads {FORMAT}")
+    return record

@@ -1,0 +1,108 @@
+"""From the members of a stored study to a `StudySample`, whole or a crop."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from gliomoe.data_shards.batch import StudySample
+from gliomoe.data_shards.codec import Frame
+from gliomoe.data_shards.errors import DataError
+from gliomoe.data_shards.intensity import normalise
+from gliomoe.data_shards.record import SEG, frame_suffix
+from gliomoe.data_shards.sequences import sequence_number
+
+Extent = Sequence[int]
+"""Three numbers of voxels, along D, H, W."""
+
+
+def decode_sample(
+    members: Mapping[str, memoryview | bytes],
+    record: Mapping[str, Any],
+    start: Extent | None = None,
+    size: Extent | None = None,
+    sequences: Sequence[str] | None = None,
+    seg: bool = True,
+) -> StudySample:
+    """Decode and normalise a study or a crop of it.
+
+    Args:
+        members: Suffix → content of the study's members.
+        record: The study's JSON record.
+        start: First voxel along D, H, W, which may lie outside the grid; None is 0, 0, 0.
+        size: Voxels along D, H, W; None goes to the grid's end. What lies outside is 0.
+        sequences: Canonical names in the order wanted; None takes all.
+        seg: Whether to decode the labels, if the study has any.
+
+    Raises:
+        DataError: If the study lacks a sequence or is damaged.
+    """
+    key, shape = record["key"], record["shape"]
+    names = list(record["sequences"]) if sequences is None else list(sequences)
+    if missing := [name for name in names if name not in record["sequences"]]:
+        raise DataError(f"{key}: has no {', '.join(missing)}, only {list(record['sequences'])}")
+    start = (0, 0, 0) if start is None else start
+    size = [n - a for n, a in zip(shape, start, strict=True)] if size is None else size
+    window = _Window.of(start, size, shape)
+    voxels = np.zeros((len(names), *size), np.float32)
+    for name, out in zip(names, voxels, strict=True):
+        codes = _decode(members, frame_suffix(name), record, np.int16, window)
+        how = record["sequences"][name]
+        normalise(codes, how["scale"], how["offset"], *how["percentiles"], out=out[window.inside])
+    labels = None
+    if seg and record["has_seg"]:
+        labels = np.zeros(tuple(size), np.uint8)
+        labels[window.inside] = _decode(members, SEG, record, np.uint8, window)
+    return StudySample(
+        key=key,
+        voxels=torch.from_numpy(voxels),
+        sequence=torch.tensor([sequence_number(name) for name in names]),
+        spacing=torch.tensor(record["spacing"], dtype=torch.float32),
+        seg=None if labels is None else torch.from_numpy(labels),
+    )
+
+
+@dataclass(frozen=True)
+class _Window:
+    """The part of a crop that lies inside a grid."""
+
+    start: tuple[int, ...]
+    """First voxel of the grid."""
+    stop: tuple[int, ...]
+    """The one after the last."""
+    inside: tuple[slice, ...]
+    """Where these voxels lie in the crop."""
+
+    @classmethod
+    def of(cls, start: Extent, size: Extent, shape: Extent) -> "_Window":
+        """The overlap of the crop at `start` with a grid of `shape`, possibly empty."""
+        low = [min(max(a, 0), n) for a, n in zip(start, shape, strict=True)]
+        high = [max(b, min(a + s, n)) for a, s, n, b in zip(start, size, shape, low, strict=True)]
+        inside = tuple(
+            slice(lo - a, hi - a) if hi > lo else slice(0, 0)
+            for lo, hi, a in zip(low, high, start, strict=True)
+        )
+        return cls(tuple(low), tuple(high), inside)
+
+
+def _decode(
+    members: Mapping[str, memoryview | bytes],
+    suffix: str,
+    record: Mapping[str, Any],
+    dtype: type[np.generic],
+    window: _Window,
+) -> np.ndarray:
+    """The window's voxels of one member."""
+    shape = tuple(record["shape"])
+    try:
+        frame = Frame(members[suffix])
+        if frame.shape != shape or frame.dtype != dtype:
+            raise ValueError(f"{frame.shape} {frame.dtype}, promised were {shape}")
+        return frame.read(window.start, window.stop)
+    except (KeyError, ValueError, RuntimeError) as error:
+        raise DataError(
+            f"{record['key']}.{suffix}: cannot be decoded ({error}); "
+            "gliomoe shards verify tells more"
+        ) from error

@@ -1,0 +1,77 @@
+"""Whether a shard set is what was written, down to each study."""
+
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from gliomoe.data_shards.dataset import read_dataset
+from gliomoe.data_shards.errors import DataError
+from gliomoe.data_shards.index import INDEX
+from gliomoe.data_shards.indexed import ShardSet
+from gliomoe.data_shards.writer import hash_file
+
+
+@dataclass(frozen=True)
+class Damage:
+    """One thing that is not as it was written."""
+
+    shard: str
+    """File name."""
+    key: str | None
+    """Study, None where the damage is outside every study."""
+    reason: str
+
+
+@dataclass(frozen=True)
+class VerifyReport:
+    """What a check found."""
+
+    studies: int
+    shards: int
+    damage: tuple[Damage, ...]
+
+
+def verify(folder: Path) -> VerifyReport:
+    """Compare size and sha256 of every file; in a shard that differs, check every study.
+
+    Raises:
+        UsageError: If the folder is no finished shard set.
+        DataError: If `dataset.json` or the index cannot be read at all.
+    """
+    shards = ShardSet.open(folder)
+    info = read_dataset(folder)
+    damage = []
+    if hash_file(folder / INDEX) != info["index"]["sha256"]:
+        damage.append(Damage(INDEX, None, "differs from its sha256; build the set again"))
+    first = 0
+    for shard in tqdm(info["shards"], "verify", unit="shard", disable=None):
+        numbers = range(first, first + shard["studies"])
+        first = numbers.stop
+        if reason := _difference(folder / shard["name"], shard["bytes"], shard["sha256"]):
+            found = [(i, why) for i in numbers if (why := _study_damage(shards, i))]
+            damage += [Damage(shard["name"], shards.entry(i).key, why) for i, why in found]
+            if not found:
+                damage.append(Damage(shard["name"], None, f"{reason}, outside its studies"))
+    return VerifyReport(len(shards), len(info["shards"]), tuple(damage))
+
+
+def _difference(path: Path, size: int, sha256: str) -> str | None:
+    """How a file differs from what was written."""
+    if not path.is_file():
+        return "is missing"
+    if path.stat().st_size != size:
+        return f"has {path.stat().st_size} bytes, not {size}"
+    return None if hash_file(path) == sha256 else "differs from its sha256"
+
+
+def _study_damage(shards: ShardSet, i: int) -> str | None:
+    """How a study differs from what was written."""
+    try:
+        content = shards.bytes_of(i)
+    except DataError as error:
+        return str(error)
+    if zlib.crc32(content) != shards.place(i)[1].crc32:
+        return "its bytes differ from what was written"
+    return None

@@ -1,0 +1,156 @@
+"""What a fine-tuning run is told: one frozen dataclass, sections beside what they configure."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from gliomoe.data_shards.augment import AugmentConfig
+from gliomoe.finetune.artefacts import ArtefactConfig
+from gliomoe.finetune.losses import LossConfig
+from gliomoe.finetune.precision import Precision
+
+Task = Literal["seg", "idh", "1p19q", "tert", "grade"]
+TASKS: tuple[Task, ...] = ("seg", "idh", "1p19q", "tert", "grade")
+
+SCRATCH = "scratch"
+
+
+@dataclass(frozen=True)
+class ArchConfig:
+    """The network and its input from scratch; a checkpoint brings its own."""
+
+    patch_size: int | None = None
+    """Side of a token in voxels; None: the model's own."""
+    spacing: float | None = None
+    """Voxel size in mm after preprocessing; None: the checkpoint's, 1 mm from scratch."""
+
+
+@dataclass(frozen=True)
+class CropConfig:
+    """What the network sees at a time."""
+
+    size: tuple[int, int, int] = (128, 128, 128)
+    """D, H, W in voxels."""
+    tumour: float = 0.67
+    """Part of the crops that are placed around a voxel of the tumour, the others around tissue."""
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """Optimiser and schedule; the defaults are MAGPIE's for fine-tuning."""
+
+    name: Literal["sgd", "adamw"] = "sgd"
+    lr: float = 1e-2
+    """Initial learning rate of new parts."""
+    encoder_lr: float | None = None
+    """Initial learning rate of the encoder; None: the same."""
+    momentum: float = 0.9
+    """Of SGD, with Nesterov's correction."""
+    weight_decay: float = 3e-5
+    power: float = 0.9
+    """Of the polynomial decay to 0 over all epochs."""
+    warmup: int = 0
+    """Steps of linear warm-up."""
+    clip: float = 1.0
+    """Largest gradient norm."""
+
+    def __post_init__(self) -> None:
+        """Refuse rates that cannot work."""
+        if min(self.lr, self.clip) <= 0 or (self.encoder_lr is not None and self.encoder_lr <= 0):
+            raise ValueError("optim.lr, optim.encoder_lr and optim.clip must be positive")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Length of training and how it runs."""
+
+    epochs: int = 200
+    patience: int = 50
+    """Epochs without a better validation score before a fold stops."""
+    steps_per_epoch: int | None = None
+    """Optimiser steps in an epoch; None: each training case once."""
+    validate_every: int = 1
+    """Epochs from one validation to the next; the last epoch always validates."""
+    marker_weight: float = 0.1
+    """Validation score = mean Dice − this × mean log loss of the markers."""
+    batch: int = 2
+    """Crops in a step."""
+    precision: Precision = "auto"
+    """`auto`: bf16 where the device is fast at it."""
+    device: str = "auto"
+    """`auto`: the GPU if there is one."""
+    workers: int = 0
+    """Processes that read crops."""
+
+    def __post_init__(self) -> None:
+        """Refuse lengths that cannot work."""
+        counts = (self.epochs, self.patience, self.validate_every, self.batch)
+        if min(counts) < 1 or (self.steps_per_epoch is not None and self.steps_per_epoch < 1):
+            raise ValueError(
+                "train: epochs, patience, validate_every, batch, steps_per_epoch must be at least 1"
+            )
+
+
+@dataclass(frozen=True)
+class FinetuneConfig:
+    """Adapt a checkpoint, or train from scratch, on a few labelled cases."""
+
+    data: Path
+    """Shard set with kept ids, or a raw folder (BIDS, BraTS), which is preprocessed once."""
+    out: Path
+    """Folder of the run."""
+    labels: Path | None = None
+    """CSV or TSV with the cases' labels; not needed for `--tasks seg`."""
+    from_: Annotated[str, tyro.conf.arg(name="from")] = SCRATCH
+    """Published checkpoint (folder or https address), or `scratch`."""
+    model: str | None = None
+    """Model to train from scratch, by default gliomoe_tiny; a checkpoint names its own."""
+    shots: int = 20
+    """Labelled cases that take part, chosen by label; fewer if there are fewer."""
+    folds: int = 5
+    """Parts of the cross-validation."""
+    only_folds: tuple[int, ...] = ()
+    """Folds to run, counted from 0; empty: all. The same command with others adds them."""
+    tasks: tuple[Task, ...] = TASKS
+    """What to learn, jointly."""
+    freeze: Literal["none", "encoder"] = "none"
+    """What keeps its weights."""
+    splits: Path | None = None
+    """A `splits.json` of another run to repeat."""
+    cache: Path | None = None
+    """Where a raw folder's shard set is kept; None: OUT/shards."""
+    allow_leakage: bool = False
+    """Train on cases that the checkpoint was pretrained on."""
+    seed: int = 0
+    arch: ArchConfig = field(default_factory=ArchConfig)
+    crop: CropConfig = field(default_factory=CropConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    artefacts: ArtefactConfig = field(default_factory=ArtefactConfig)
+
+    def __post_init__(self) -> None:
+        """Refuse what contradicts itself."""
+        if self.folds < 2 or self.shots < self.folds:
+            raise ValueError("folds must be at least 2, and shots at least folds")
+        if not self.tasks or len(set(self.tasks)) < len(self.tasks):
+            raise ValueError(f"tasks must be one or more of {', '.join(TASKS)}, each once")
+        if any(not 0 <= fold < self.folds for fold in self.only_folds):
+            raise ValueError(f"only_folds must lie between 0 and {self.folds - 1}")
+        if self.markers and self.labels is None:
+            raise ValueError(
+                f"labels must be given for {', '.join(self.markers)}; or choose tasks seg"
+            )
+
+    @property
+    def markers(self) -> tuple[Task, ...]:
+        """The tasks beside segmentation."""
+        return tuple(task for task in self.tasks if task != "seg")
+
+    @property
+    def run_folds(self) -> tuple[int, ...]:
+        """The folds to run."""
+        return self.only_folds or tuple(range(self.folds))

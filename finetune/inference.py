@@ -1,0 +1,160 @@
+"""Prediction of one study: sliding window, ensemble of models, uncertainty.
+
+Windows without tissue are not computed. Markers are averaged over windows, each weighted by the
+tumour found in it, as training looks at crops with tumour only.
+Shapes: M models, V volumes, R regions, D H W voxels, W windows in one call.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from gliomoe.data_shards.batch import StudyBatch, StudySample
+from gliomoe.data_shards.labels import REGIONS
+from gliomoe.finetune.precision import Precision, autocast
+
+
+@dataclass(frozen=True)
+class InferenceConfig:
+    """How a study is covered by windows."""
+
+    window: tuple[int, int, int] = (128, 128, 128)
+    """D, H, W in voxels; a study that is no larger is computed whole."""
+    overlap: float = 0.5
+    """Part of a window that its neighbour covers again; the blend is Gaussian."""
+    batch: int = 2
+    """Windows computed at once."""
+    precision: Precision = "auto"
+
+
+@dataclass(frozen=True)
+class StudyPrediction:
+    """What an ensemble says about one study, on the study's grid, on the CPU."""
+
+    regions: Tensor | None
+    """[R, D, H, W] float32, probability of each region; None without the task `seg`."""
+    uncertainty: Tensor | None
+    """[D, H, W] float32 in bits: entropy of the mean probability, averaged over regions."""
+    markers: dict[str, Tensor]
+    """Task → probabilities: [1] of mutant or codeleted, [3] of WHO grade 2, 3, 4."""
+
+
+def predict_study(
+    models: Sequence[nn.Module], sample: StudySample, config: InferenceConfig
+) -> StudyPrediction:
+    """Predict one study with one model or the mean of several.
+
+    Args:
+        models: `gliomoe.models` models with the same tasks, on one device. They are put into
+            evaluation mode.
+        sample: The whole study; `seg` and `targets` are not looked at.
+        config: Windows and precision.
+
+    Raises:
+        ValueError: If no voxel of the study shows tissue.
+    """
+    if not sample.voxels.any():
+        raise ValueError(f"study {sample.key}: no voxel differs from the background")
+    regions, markers = [], []
+    for model in models:
+        seg, probabilities = _predict_one(model, sample, config)
+        regions.append(seg)
+        markers.append(probabilities)
+    means = {task: torch.stack([m[task] for m in markers]).mean(0) for task in markers[0]}
+    found = [seg for seg in regions if seg is not None]
+    if not found:
+        return StudyPrediction(None, None, means)
+    mean = torch.stack(found).mean(0)
+    return StudyPrediction(mean, binary_entropy(mean).mean(0), means)
+
+
+def binary_entropy(probability: Tensor) -> Tensor:
+    """Entropy of a yes-or-no outcome in bits, 0 to 1."""
+    p = probability.clamp(1e-7, 1 - 1e-7)
+    return -(p * p.log2() + (1 - p) * (1 - p).log2())
+
+
+@torch.inference_mode()
+def _predict_one(
+    model: nn.Module, sample: StudySample, config: InferenceConfig
+) -> tuple[Tensor | None, dict[str, Tensor]]:
+    """Region probabilities and marker probabilities of one model, on the CPU."""
+    model.eval()
+    device = next(model.parameters()).device
+    windows = _Windows(model, sample, config.precision)
+    voxels = sample.voxels[None].to(device)
+    if all(side <= most for side, most in zip(voxels.shape[2:], config.window, strict=True)):
+        dense = windows(voxels)
+    else:
+        # Imported here: MONAI takes seconds to import, and a study of one window needs none of it.
+        from monai.inferers import sliding_window_inference
+
+        dense = sliding_window_inference(
+            voxels,
+            roi_size=config.window,
+            sw_batch_size=config.batch,
+            predictor=windows,
+            overlap=config.overlap,
+            mode="gaussian",
+        )
+    return (dense[0].float().cpu() if windows.segments else None), windows.markers()
+
+
+class _Windows:
+    """Runs a model on windows, keeping the marker logits that have no place in a dense map."""
+
+    def __init__(self, model: nn.Module, sample: StudySample, precision: Precision) -> None:
+        self.model, self.sample, self.precision = model, sample, precision
+        self.segments = False
+        self._logits: dict[str, list[Tensor]] = {}
+        self._weights: list[Tensor] = []
+
+    def __call__(self, windows: Tensor) -> Tensor:
+        """Region probabilities of windows.
+
+        Args:
+            windows: [W, V, D, H, W'], the volumes of the study as channels.
+
+        Returns:
+            [W, R, D, H, W'] float32; zeros for windows without tissue and without a seg head.
+        """
+        out = windows.new_zeros(len(windows), len(REGIONS), *windows.shape[2:])
+        tissue = windows.flatten(1).any(1)
+        if not tissue.any():
+            return out
+        batch = self._batch(windows[tissue])
+        with autocast(self.precision, windows.device):
+            predictions = self.model(batch)
+        weight = windows.new_ones(len(batch.spacing))
+        if predictions.seg is not None:
+            self.segments = True
+            out[tissue] = predictions.seg.float().sigmoid()
+            weight = out[tissue, -1].flatten(1).sum(1) + 1e-6
+        self._weights.append(weight)
+        for task, logits in predictions.markers.items():
+            self._logits.setdefault(task, []).append(logits.float())
+        return out
+
+    def markers(self) -> dict[str, Tensor]:
+        """Task → probabilities, over all windows so far."""
+        share = torch.cat(self._weights)
+        share = share / share.sum()
+        means = {task: share @ torch.cat(logits) for task, logits in self._logits.items()}
+        return {
+            task: (mean.sigmoid() if len(mean) == 1 else mean.softmax(0)).cpu()
+            for task, mean in means.items()
+        }
+
+    def _batch(self, windows: Tensor) -> StudyBatch:
+        """Windows as the studies of a batch."""
+        count, volumes = windows.shape[:2]
+        studies = torch.arange(count, device=windows.device)
+        return StudyBatch(
+            voxels=windows.reshape(count * volumes, 1, *windows.shape[2:]),
+            sequence=self.sample.sequence.to(windows.device).repeat(count),
+            study=studies.repeat_interleave(volumes),
+            spacing=self.sample.spacing.to(windows.device).expand(count, 3),
+            keys=(self.sample.key,) * count,
+        )

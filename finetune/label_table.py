@@ -1,0 +1,233 @@
+"""Case labels from a CSV or TSV table, in whatever spelling the table has.
+
+A value is a known label, or said to be unknown (empty, `n/a`, `NOS`, …); anything else is refused
+with its place, because a label read wrongly is worse than a label missed. `LGG` and `HGG` count as
+unknown grades: each spans two WHO grades.
+"""
+
+import csv
+import logging
+import math
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from gliomoe.data_shards.errors import UsageError
+
+log = logging.getLogger(__name__)
+
+ID_COLUMNS = [
+    "participantid",
+    "subject",
+    "subjectid",
+    "patient",
+    "patientid",
+    "case",
+    "caseid",
+    "id",
+    "key",
+    "study",
+    "studyid",
+    "brats21id",
+    "bratsid",
+    "brats2021",
+    "name",
+]
+"""Names of the column with the case's name, lower case, letters and digits only."""
+
+TASK_COLUMNS = {
+    "idh": ["idh", "idhstatus", "idhmutation", "idhmutant", "idh1", "idh12"],
+    "1p19q": ["1p19q", "1p19qstatus", "1p19qcodel", "1p19qcodeletion", "codel", "codeletion"],
+    "tert": ["tert", "tertstatus", "tertp", "tertpromoter", "tertpromoterstatus", "tertmutation"],
+    "grade": ["grade", "whograde", "who", "tumorgrade", "tumourgrade", "whocnsgrade"],
+}
+"""Task → names of its column, in the same spelling."""
+
+UNKNOWN = frozenset(
+    [
+        "",
+        "na",
+        "nan",
+        "nos",
+        "nec",
+        "none",
+        "null",
+        "unknown",
+        "unk",
+        "missing",
+        "notavailable",
+        "nottested",
+        "indeterminate",
+        "inconclusive",
+    ]
+)
+
+_POSITIVE = ["1", "true", "yes", "pos", "positive"]
+_NEGATIVE = ["0", "false", "no", "neg", "negative"]
+_MUTANT = [*_POSITIVE, "mutant", "mut", "mutated", "mutation"]
+_WILDTYPE = [*_NEGATIVE, "wildtype", "wild", "wt"]
+
+VALUES: dict[str, dict[str, float]] = {
+    "idh": {
+        **dict.fromkeys([*_MUTANT, "idhmutant", "idhmut"], 1.0),
+        **dict.fromkeys([*_WILDTYPE, "idhwildtype", "idhwt"], 0.0),
+    },
+    "1p19q": {
+        **dict.fromkeys([*_POSITIVE, "codeleted", "codel", "codeletion", "deleted"], 1.0),
+        **dict.fromkeys([*_NEGATIVE, "intact", "noncodeleted", "noncodel", "notcodeleted"], 0.0),
+    },
+    "tert": {**dict.fromkeys(_MUTANT, 1.0), **dict.fromkeys(_WILDTYPE, 0.0)},
+    "grade": {
+        **dict.fromkeys(["2", "ii", "g2"], 2.0),
+        **dict.fromkeys(["3", "iii", "g3"], 3.0),
+        **dict.fromkeys(["4", "iv", "g4", "gbm", "glioblastoma"], 4.0),
+        **dict.fromkeys(["lgg", "hgg", "low", "high", "1", "i", "g1"], math.nan),
+    },
+}
+"""Task → value as spelt (lower case, letters and digits only) → target. NaN is unknown."""
+
+
+def read_label_table(path: Path) -> dict[str, dict[str, float]]:
+    """Labels of every case of a table.
+
+    Args:
+        path: `.tsv`, or `.csv` with commas, semicolons or tabs; UTF-8, with a header line.
+
+    Returns:
+        Case name as the table spells it → task → target (1 mutant or codeleted; WHO grade 2, 3,
+        4), NaN where unknown. Only tasks that have a column.
+
+    Raises:
+        UsageError: If the file is no such table, two rows contradict each other, or a value is
+            neither a label nor said to be unknown.
+    """
+    header, rows = _read_rows(path)
+    names = [_plain(name) for name in header]
+    id_column = next((names.index(known) for known in ID_COLUMNS if known in names), None)
+    if id_column is None:
+        raise UsageError(
+            f"{path}: no column names the cases; have {', '.join(header)}; "
+            "call one participant_id, subject or case"
+        )
+    columns = _task_columns(path, header, names)
+    table: dict[str, dict[str, float]] = {}
+    for line, row in rows:
+        case = row[id_column].strip()
+        if not case:
+            raise UsageError(f"{path}, line {line}: no case name in column {header[id_column]}")
+        targets = {
+            task: _target(task, row[column], f"{path}, line {line} ({case}), {header[column]}")
+            for task, column in columns.items()
+        }
+        table[case] = _merge(table.get(case, {}), targets, f"{path}, line {line} ({case})")
+    return table
+
+
+def match_cases(
+    table: Mapping[str, dict[str, float]], cases: Mapping[str, str], path: Path
+) -> dict[str, dict[str, float]]:
+    """Labels by study key.
+
+    A row may name a study's key or its subject, with or without the prefix `sub-`; a subject's row
+    holds for all its sessions.
+
+    Args:
+        table: What `read_label_table` gives.
+        cases: Study key → subject.
+        path: The table's file, for the message.
+
+    Raises:
+        UsageError: If the table names cases that are not there.
+    """
+    keys_of: dict[str, list[str]] = {}
+    for key, subject in cases.items():
+        for name in {_case(key), _case(subject)}:
+            keys_of.setdefault(name, []).append(key)
+    if unknown := [name for name in table if _case(name) not in keys_of]:
+        shown = ", ".join(unknown[:5]) + (" …" if len(unknown) > 5 else "")
+        raise UsageError(
+            f"{path}: {len(unknown)} of {len(table)} cases are not in the data: {shown}; "
+            f"the data hold {', '.join(list(cases)[:3])} … ({len(cases)} in all)"
+        )
+    matched: dict[str, dict[str, float]] = {}
+    for name, targets in table.items():
+        for key in keys_of[_case(name)]:
+            matched[key] = _merge(matched.get(key, {}), targets, f"{path}, case {name}")
+    return matched
+
+
+def _read_rows(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """The header and the rows with their line numbers."""
+    try:
+        text = path.read_text("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path}: not a UTF-8 text table ({error.reason})") from error
+    except FileNotFoundError as error:
+        raise UsageError(f"{path}: no such label table") from error
+    first = text.partition("\n")[0]
+    delimiter = "\t" if path.suffix == ".tsv" else max(",;\t", key=first.count)
+    reader = csv.reader(text.splitlines(), delimiter=delimiter)
+    rows = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
+    if len(rows) < 2:
+        raise UsageError(f"{path}: a label table needs a header line and at least one case")
+    header = rows[0][1]
+    for line, row in rows[1:]:
+        if len(row) != len(header):
+            raise UsageError(f"{path}, line {line}: {len(row)} cells, the header has {len(header)}")
+    return header, rows[1:]
+
+
+def _task_columns(path: Path, header: list[str], names: list[str]) -> dict[str, int]:
+    """The column of each task that has one."""
+    columns = {}
+    for task, known in TASK_COLUMNS.items():
+        found = [i for i, name in enumerate(names) if name in known]
+        if len(found) > 1:
+            both = " and ".join(header[i] for i in found)
+            raise UsageError(f"{path}: columns {both} both give {task}; keep one")
+        if found:
+            columns[task] = found[0]
+    return columns
+
+
+def _target(task: str, value: str, where: str) -> float:
+    """One cell as a target."""
+    plain = _plain(re.sub(r"\.0+\s*$", "", value))
+    if task == "grade":
+        plain = re.sub(r"^(who|cns|grade)+", "", plain)
+    if plain in UNKNOWN:
+        return math.nan
+    if plain not in VALUES[task]:
+        raise UsageError(
+            f"{where}: {value.strip()!r} is not a label of {task}; "
+            f"known: {', '.join(VALUES[task])}, or n/a"
+        )
+    return VALUES[task][plain]
+
+
+def _merge(old: Mapping[str, float], new: Mapping[str, float], where: str) -> dict[str, float]:
+    """Labels of two rows for one case; a known label wins over an unknown one."""
+    merged = dict(old)
+    for task, value in new.items():
+        before = merged.get(task, math.nan)
+        if not (math.isnan(before) or math.isnan(value) or before == value):
+            raise UsageError(f"{where}: two rows disagree on {task} ({before:g} and {value:g})")
+        merged[task] = before if math.isnan(value) else value
+    return merged
+
+
+def known_counts(targets: Iterable[Mapping[str, float]], task: str) -> dict[float, int]:
+    """Target → number of cases that have it, ascending, without the unknown ones."""
+    values = [case.get(task, math.nan) for case in targets]
+    known = sorted(value for value in values if not math.isnan(value))
+    return {value: known.count(value) for value in known}
+
+
+def _plain(text: str) -> str:
+    """Lower case, letters and digits only."""
+    return re.sub(r"[^a-z0-9]", "", text.lower())
+
+
+def _case(name: str) -> str:
+    """A case's name as it is compared."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-").removeprefix("sub-")

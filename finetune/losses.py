@@ -1,0 +1,140 @@
+"""What fine-tuning minimises: segmentation, markers and routing, unknown labels masked.
+
+L = Dice + δ · BCE + markers + γ · routing (MAGPIE eq. 10–12, with overlapping regions instead of
+classes, therefore binary cross-entropy). All of it in float32, whatever the network ran in.
+Shapes: B studies, R regions, D H W voxels, C classes.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gliomoe.data_shards.batch import StudyBatch
+from gliomoe.data_shards.labels import to_regions
+from gliomoe.models.features import Predictions
+from gliomoe.models.moe.balance import routing_loss
+
+GRADES = (2.0, 3.0, 4.0)
+"""WHO grades in the order of the logits of the task `grade`."""
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Weights of the parts."""
+
+    cross_entropy: float = 1.0
+    """δ of MAGPIE eq. 11."""
+    markers: float = 0.5
+    """Weight of the mean loss over the marker tasks."""
+    routing: float = 0.01
+    """γ of MAGPIE eq. 10."""
+    label_smoothing: float = 0.1
+    """Of the marker targets."""
+
+
+def dice_loss(probability: Tensor, truth: Tensor, epsilon: float = 1e-5) -> Tensor:
+    """Soft Dice loss with squared denominator, averaged over regions (MAGPIE eq. 12).
+
+    Args:
+        probability: [B, R, D, H, W], sums run over all voxels of the batch.
+        truth: The same shape, 0 or 1.
+        epsilon: Keeps an empty region finite.
+    """
+    p, g = probability.float(), truth.float()
+    axes = (0, *range(2, p.ndim))
+    overlap = 2 * (p * g).sum(axes)
+    size = p.square().sum(axes) + g.square().sum(axes)
+    return 1 - (overlap / (size + epsilon)).mean()
+
+
+def marker_loss(
+    logits: Tensor, targets: Tensor, class_weights: Tensor | None = None, smoothing: float = 0.0
+) -> Tensor:
+    """Weighted cross-entropy over the studies whose label is known; 0 if none is.
+
+    Args:
+        logits: [B, 1] for a binary marker, [B, 3] for the grade.
+        targets: [B], 0 or 1, or a WHO grade; NaN is unknown.
+        class_weights: [2] or [3], None for equal weights.
+        smoothing: Label smoothing towards the uniform distribution.
+    """
+    known = ~torch.isnan(targets)
+    logits, targets = logits[known].float(), targets[known]
+    if not len(targets):
+        return logits.sum()
+    if logits.shape[1] == 1:
+        logits = torch.cat([torch.zeros_like(logits), logits], dim=1)
+        classes = targets.long()
+    else:
+        classes = torch.bucketize(targets, targets.new_tensor(GRADES))
+    return F.cross_entropy(logits, classes, class_weights, label_smoothing=smoothing)
+
+
+def prevalence_weights(counts: Mapping[float, int], task: str) -> Tensor:
+    """Class weights n / (classes · n_c), so that each class present weighs alike.
+
+    Args:
+        counts: Target → number of training cases.
+        task: `grade` has three classes, the others two.
+
+    Returns:
+        [2] or [3] float32; 1 for a class without cases, which never occurs as a target.
+    """
+    classes = GRADES if task == "grade" else (0.0, 1.0)
+    present = [value for value in classes if counts.get(value, 0)]
+    total = sum(counts.values())
+    return torch.tensor(
+        [total / (len(present) * counts[v]) if counts.get(v, 0) else 1.0 for v in classes]
+    )
+
+
+def losses(
+    predictions: Predictions,
+    batch: StudyBatch,
+    config: LossConfig,
+    class_weights: Mapping[str, Tensor],
+) -> dict[str, Tensor]:
+    """All parts of the loss and their weighted sum.
+
+    A crop of a segmented case that shows no tumour says nothing about the markers and is left out
+    of their loss; `predict_study` weighs windows by the tumour in them for the same reason.
+
+    Args:
+        predictions: The model's output.
+        batch: With `seg` and `targets`; `targets["seg"]` is NaN for cases without segmentation,
+            whose `seg` is not looked at.
+        config: Weights.
+        class_weights: Marker task → class weights.
+
+    Returns:
+        `dice`, `ce`, one entry per marker task, `routing`, as far as they apply, and `total`.
+    """
+    parts: dict[str, Tensor] = {}
+    labelled = ~torch.isnan(batch.targets["seg"])
+    total = predictions.features.pooled.new_zeros((), dtype=torch.float32)
+    if predictions.seg is not None and labelled.any() and batch.seg is not None:
+        logits = predictions.seg[labelled].float()
+        regions = to_regions(batch.seg[labelled])
+        parts["dice"] = dice_loss(logits.sigmoid(), regions)
+        parts["ce"] = F.binary_cross_entropy_with_logits(logits, regions.float())
+        total = total + parts["dice"] + config.cross_entropy * parts["ce"]
+    told = _shows_tumour(batch, labelled)
+    for task, logits in predictions.markers.items():
+        targets = batch.targets[task].masked_fill(~told, float("nan"))
+        weights = class_weights[task].to(logits.device)
+        parts[task] = marker_loss(logits, targets, weights, config.label_smoothing)
+        total = total + config.markers / len(predictions.markers) * parts[task]
+    if predictions.features.routing:
+        parts["routing"] = routing_loss(predictions.features.routing)
+        total = total + config.routing * parts["routing"]
+    return {**parts, "total": total}
+
+
+def _shows_tumour(batch: StudyBatch, labelled: Tensor) -> Tensor:
+    """[B] bool: crops with tumour, and those of cases whose tumour is not delineated."""
+    if batch.seg is None:
+        return ~labelled
+    return ~labelled | batch.seg.flatten(1).ne(0).any(1)

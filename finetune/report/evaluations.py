@@ -1,0 +1,97 @@
+"""Results of `gliomoe evaluate` side by side, as table cells and as text."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gliomoe.data_shards.errors import UsageError
+from gliomoe.finetune.evaluate import FORMAT
+from gliomoe.finetune.predict import TASK_NAMES
+from gliomoe.finetune.report.figures import Interval
+
+METRICS = "metrics.json"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What `gliomoe evaluate` measured on one set of cases."""
+
+    name: str
+    cases: int
+    measures: Mapping[str, Interval]
+    """Such as `Dice ET` or `AUC IDH`, all between 0 and 1."""
+
+
+def read_evaluations(folders: Sequence[Path]) -> list[Evaluation]:
+    """What `gliomoe evaluate` wrote into these folders, named as the folders.
+
+    Raises:
+        UsageError: If a folder holds no `metrics.json` of this format.
+    """
+    resolved = [folder.resolve() for folder in folders]
+    names = [folder.name for folder in resolved]
+    if len(set(names)) < len(names):
+        names = [f"{folder.parent.name}/{folder.name}" for folder in resolved]
+    return [_read(folder, name) for folder, name in zip(folders, names, strict=True)]
+
+
+def _read(folder: Path, name: str) -> Evaluation:
+    path = folder / METRICS
+    try:
+        metrics = json.loads(path.read_text("utf-8"))
+        version = metrics["format"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(
+            f"{path}: not readable as results of gliomoe evaluate ({error})"
+        ) from error
+    if version != FORMAT:
+        raise UsageError(f"{path}: has format {version}, this program reads {FORMAT}")
+    measures = {f"Dice {r}": _interval(found["dice"]) for r, found in metrics["regions"].items()}
+    if metrics["mean_dice"] is not None:
+        measures["Dice mean"] = _interval(metrics["mean_dice"])
+    for task, found in metrics["markers"].items():
+        auc = {
+            "mean": found.get("auc", found.get("macro_auc")),
+            "interval": found.get("auc_interval"),
+        }
+        if auc["mean"] is not None:
+            measures[f"AUC {TASK_NAMES[task]}"] = _interval(auc)
+    return Evaluation(name, metrics["cases"], measures)
+
+
+def _interval(found: Mapping[str, Any]) -> Interval:
+    low, high = found["interval"] or (None, None)
+    return Interval(found["mean"], low, high)
+
+
+def measure_names(evaluations: Sequence[Evaluation]) -> list[str]:
+    """Every measure that any evaluation has, in order of first appearance."""
+    return list(dict.fromkeys(name for one in evaluations for name in one.measures))
+
+
+def cell(interval: Interval | None) -> tuple[str, str]:
+    """A value and its interval as text; a dash for what was not measured."""
+    if interval is None:
+        return "–", ""
+    if interval.low is None or interval.high is None:
+        return f"{interval.value:.3f}", "no interval"
+    return f"{interval.value:.3f}", f"{interval.low:.3f}–{interval.high:.3f}"
+
+
+def as_text(evaluations: Sequence[Evaluation]) -> str:
+    """The comparison for a terminal: a line per measure, a column per evaluation."""
+    head = ["", *(one.name for one in evaluations)]
+    rows = [["cases", *(str(one.cases) for one in evaluations)]]
+    for name in measure_names(evaluations):
+        cells = [cell(one.measures.get(name)) for one in evaluations]
+        rows.append(
+            [name, *(f"{value} ({between})" if between else value for value, between in cells)]
+        )
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    lines = [head, ["-" * width for width in widths], *rows]
+    return "\n".join(
+        "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )

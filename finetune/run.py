@@ -1,0 +1,95 @@
+"""A fine-tuning run on disk: what evaluation, prediction and reports need to know of it.
+
+RUN/run.json            configuration, versions
+RUN/splits.json         which case trains and validates in which fold
+RUN/fold_<i>/           checkpoint folder with the best weights of fold i, there once it is done
+RUN/training/fold_<i>/  TensorBoard events, `result.json` (validation, with probabilities)
+RUN/summary.json        validation by fold, thresholds of the markers
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gliomoe.data_shards.errors import UsageError
+from gliomoe.finetune.cases import read_fingerprints
+from gliomoe.finetune.inference import InferenceConfig
+from gliomoe.models.checkpoint import CONFIG, FINGERPRINTS, load_checkpoint, read_config
+from gliomoe.models.model import Model
+
+SUMMARY = "summary.json"
+SPLITS = "splits.json"
+FORMAT = 1
+
+
+def fold_folder(run: Path, fold: int) -> Path:
+    """The checkpoint folder of a fold."""
+    return run / f"fold_{fold}"
+
+
+def training_folder(run: Path, fold: int) -> Path:
+    """Where a fold keeps what it needs while it trains."""
+    return run / "training" / f"fold_{fold}"
+
+
+@dataclass(frozen=True)
+class FinetunedRun:
+    """The finished folds of a run, or one fine-tuned checkpoint."""
+
+    path: Path
+    folders: tuple[Path, ...]
+    """Checkpoint folders of the ensemble."""
+    tasks: tuple[str, ...]
+    inference: InferenceConfig
+    """Windows as in training."""
+    preprocessing: dict[str, Any]
+    """Settings of `gliomoe.data_shards.preprocess` that the cases must go through."""
+    thresholds: dict[str, float | None]
+    """Binary marker → decision threshold from validation cases; None: they were of one class."""
+    summary: dict[str, Any]
+    """Content of `summary.json`; empty for a single checkpoint."""
+
+    @classmethod
+    def open(cls, path: Path) -> "FinetunedRun":
+        """Open a run's folder, or the checkpoint folder of one fine-tuned model.
+
+        Raises:
+            UsageError: If it is neither, or no fold is finished.
+            CheckpointError: If a checkpoint's description is damaged.
+        """
+        if (path / CONFIG).is_file():
+            return cls._of(path, [path], {})
+        if not (path / SUMMARY).is_file():
+            unfinished = "; no fold is finished" if (path / SPLITS).is_file() else ""
+            raise UsageError(f"{path}: neither a fine-tuned run nor a checkpoint{unfinished}")
+        summary = json.loads((path / SUMMARY).read_text("utf-8"))
+        return cls._of(path, [fold_folder(path, f["fold"]) for f in summary["folds"]], summary)
+
+    @classmethod
+    def _of(cls, path: Path, folders: Sequence[Path], summary: dict[str, Any]) -> "FinetunedRun":
+        config = read_config(folders[0])
+        training = config["training"]
+        if training.get("kind") != "finetune":
+            raise UsageError(f"{path}: not a fine-tuned model; gliomoe finetune --from {path}")
+        return cls(
+            path=path,
+            folders=tuple(folders),
+            tasks=tuple(config["model"]["tasks"]),
+            inference=InferenceConfig(window=tuple(training["window"])),
+            preprocessing=config["preprocessing"],
+            thresholds=summary.get("thresholds", training["thresholds"]),
+            summary=summary,
+        )
+
+    def models(self, device: torch.device | str = "cpu") -> list[Model]:
+        """The ensemble, in evaluation mode."""
+        return [load_checkpoint(folder).to(device).eval() for folder in self.folders]
+
+    def fingerprints(self) -> frozenset[bytes]:
+        """Every study that the weights have seen, in pretraining or as a labelled case."""
+        seen = (read_fingerprints(f / FINGERPRINTS) for f in self.folders)
+        return frozenset().union(*seen)

@@ -1,0 +1,283 @@
+"""A fine-tuning run: check everything first, then train fold after fold, then sum up."""
+
+import json
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from gliomoe.data_shards.build import BuildConfig, open_or_build
+from gliomoe.data_shards.errors import UsageError
+from gliomoe.data_shards.files import write_json
+from gliomoe.data_shards.indexed import ShardSet
+from gliomoe.data_shards.order import seed_for
+from gliomoe.data_shards.preprocess import PreprocessConfig
+from gliomoe.data_shards.sequences import SEQUENCES
+from gliomoe.finetune.cases import (
+    LabelledCase,
+    labelled_cases,
+    read_fingerprints,
+    refuse_leakage,
+    task_counts,
+)
+from gliomoe.finetune.config import SCRATCH, FinetuneConfig
+from gliomoe.finetune.dataset import CropDataset, read_case
+from gliomoe.finetune.loop import FoldData, train_fold
+from gliomoe.finetune.losses import prevalence_weights
+from gliomoe.finetune.metrics.markers import youden_threshold
+from gliomoe.finetune.optim import freeze
+from gliomoe.finetune.precision import pick_device
+from gliomoe.finetune.run import FORMAT, SPLITS, SUMMARY, fold_folder, training_folder
+from gliomoe.finetune.splits import Splits, make_splits, read_splits, write_splits
+from gliomoe.finetune.validation import Validated, inference_config
+from gliomoe.models.card import model_card
+from gliomoe.models.checkpoint import (
+    CONFIG,
+    FINGERPRINTS,
+    load_encoder,
+    read_config,
+    save_checkpoint,
+)
+from gliomoe.models.hub import fetch
+from gliomoe.models.model import Model
+from gliomoe.models.registry import create_model
+
+log = logging.getLogger(__name__)
+
+DEFAULT_MODEL = "gliomoe_tiny"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run that has been checked and can train."""
+
+    shards: ShardSet
+    cases: dict[str, LabelledCase]
+    """Study key → case, of all cases with labels."""
+    splits: Splits
+    checkpoint: Path | None
+    """Folder of the checkpoint; None from scratch."""
+    architecture: dict[str, Any]
+    """Name and overrides of the model."""
+    preprocessing: dict[str, Any]
+
+    def chosen(self, keys: Sequence[str]) -> list[LabelledCase]:
+        """The cases of these keys."""
+        return [self.cases[key] for key in keys]
+
+
+def prepare(config: FinetuneConfig) -> Prepared:
+    """Check the call, the checkpoint, the cases and their labels, before any training.
+
+    Writes nothing but the shard set of a raw folder.
+
+    Raises:
+        UsageError: If the call, the table or the splits do not fit the data or the checkpoint.
+        DataError: If a case cannot be read.
+        CheckpointError: If the checkpoint is damaged.
+    """
+    checkpoint = None if config.from_ == SCRATCH else fetch(config.from_)
+    architecture, preprocessing = _architecture(config, checkpoint)
+    create_model(architecture["name"], config.tasks, **architecture["overrides"])
+    shards = open_or_build(
+        config.data,
+        config.cache or config.out / "shards",
+        BuildConfig(keep_ids=True, preprocess=PreprocessConfig(**preprocessing)),
+    )
+    cases = labelled_cases(shards, config.labels, config.tasks)
+    if checkpoint is not None and not config.allow_leakage:
+        refuse_leakage(cases, _fingerprints(checkpoint), config.from_)
+    written = config.out / SPLITS
+    if source := written if written.is_file() else config.splits:
+        splits = read_splits(source, [case.key for case in cases])
+        if len(splits.folds) != config.folds:
+            raise UsageError(f"{source}: has {len(splits.folds)} folds, not {config.folds}")
+    else:
+        splits = make_splits(cases, config.shots, config.folds, config.seed)
+    by_key = {case.key: case for case in cases}
+    return Prepared(shards, by_key, splits, checkpoint, architecture, preprocessing)
+
+
+def finetune(config: FinetuneConfig, prepared: Prepared) -> dict[str, Any]:
+    """Train the folds that are not done yet.
+
+    Args:
+        config: The run's configuration; its folder is taken for this run already.
+        prepared: What `prepare` found.
+
+    Returns:
+        What is written to `summary.json`.
+    """
+    write_splits(config.out / SPLITS, prepared.splits)
+    for number in config.run_folds:
+        if not _done(config.out, number):
+            run_fold(config, prepared, number)
+    summary = summarise(config, prepared)
+    write_json(config.out / SUMMARY, summary)
+    return summary
+
+
+def run_fold(config: FinetuneConfig, prepared: Prepared, number: int) -> None:
+    """Train one fold and write its checkpoint folder."""
+    folder = training_folder(config.out, number)
+    model = build_model(config, prepared, number).to(pick_device(config.train.device))
+    validated = train_fold(model, _fold_data(config, prepared, number), config, folder)
+    write_json(folder / "result.json", asdict(validated))
+    training = {
+        "kind": "finetune",
+        "from": config.from_,
+        "freeze": config.freeze,
+        "tasks": list(config.tasks),
+        "window": list(inference_config(config).window),
+        "fold": number,
+        "cases": len(prepared.splits.folds[number].train),
+        "validation": {"dice": validated.dice, "log_loss": validated.log_loss},
+        "thresholds": thresholds(prepared, [validated], config.markers),
+    }
+    about: dict[str, Any] = {
+        "training": training,
+        "preprocessing": prepared.preprocessing,
+        "sequences": _sequences(prepared, number),
+    }
+    model = model.cpu()
+    save_checkpoint(
+        fold_folder(config.out, number),
+        model,
+        card=model_card(f"{config.out.name}, fold {number}", model, **about),
+        fingerprints=_seen(prepared),
+        **about,
+    )
+    for state in ("state.pt", "best.pt"):
+        (folder / state).unlink()
+
+
+def build_model(config: FinetuneConfig, prepared: Prepared, number: int) -> Model:
+    """The model of a fold: fresh heads, the checkpoint's encoder where there is one."""
+    torch.manual_seed(seed_for(config.seed, "weights", number))
+    architecture = prepared.architecture
+    model = create_model(architecture["name"], config.tasks, **architecture["overrides"])
+    if prepared.checkpoint is not None:
+        load_encoder(model, prepared.checkpoint)
+    if config.freeze == "encoder":
+        freeze(model.encoder.parameters())
+    return model
+
+
+def summarise(config: FinetuneConfig, prepared: Prepared) -> dict[str, Any]:
+    """Validation of the finished folds, and thresholds from their held-out predictions."""
+    results = {}
+    for number in range(config.folds):
+        if _done(config.out, number):
+            content = (training_folder(config.out, number) / "result.json").read_text("utf-8")
+            results[number] = Validated(**json.loads(content))
+    folds = [
+        {"fold": n, "score": r.score, "dice": r.dice, "log_loss": r.log_loss}
+        for n, r in results.items()
+    ]
+    regions = next(iter(results.values())).dice
+    return {
+        "format": FORMAT,
+        "model": prepared.architecture["name"],
+        "from": config.from_,
+        "freeze": config.freeze,
+        "tasks": list(config.tasks),
+        "cases": len(prepared.splits.keys),
+        "labels": {
+            task: {f"{value:g}": count for value, count in counts.items()}
+            for task, counts in task_counts(
+                prepared.chosen(prepared.splits.keys), config.tasks
+            ).items()
+        },
+        "folds": folds,
+        "folds_planned": config.folds,
+        "dice": {r: float(np.mean([f["dice"][r] for f in folds])) for r in regions},
+        "thresholds": thresholds(prepared, list(results.values()), config.markers),
+    }
+
+
+def thresholds(
+    prepared: Prepared, results: Sequence[Validated], tasks: Sequence[str]
+) -> dict[str, float | None]:
+    """Youden's threshold of each binary marker from cases their fold did not train on."""
+    found: dict[str, float | None] = {}
+    for task in tasks:
+        if task == "grade":
+            continue
+        pairs = [
+            (prepared.cases[key].targets[task], probabilities[task][0])
+            for result in results
+            for key, probabilities in result.markers.items()
+            if not math.isnan(prepared.cases[key].targets[task])
+        ]
+        truth, score = np.array(pairs).reshape(-1, 2).T
+        found[task] = youden_threshold(truth, score)
+    return found
+
+
+def _done(run: Path, number: int) -> bool:
+    """Whether a fold has its checkpoint folder, which appears whole and last."""
+    return (fold_folder(run, number) / CONFIG).is_file()
+
+
+def _architecture(
+    config: FinetuneConfig, checkpoint: Path | None
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Name and overrides of the model, and the preprocessing of its input."""
+    wanted = {} if config.arch.patch_size is None else {"patch_size": config.arch.patch_size}
+    spacing = config.arch.spacing
+    if checkpoint is None:
+        preprocess = PreprocessConfig(spacing=1.0 if spacing is None else spacing)
+        return {"name": config.model or DEFAULT_MODEL, "overrides": wanted}, preprocess.to_json()
+    described = read_config(checkpoint)
+    name, overrides = described["model"]["name"], described["model"]["overrides"]
+    own = {"model": name, "arch.spacing": described["preprocessing"]["spacing"]}
+    own |= {f"arch.{key}": overrides[key] for key in wanted}
+    asked = {"model": config.model, "arch.spacing": spacing}
+    asked |= {f"arch.{key}": value for key, value in wanted.items()}
+    for key, value in asked.items():
+        if value is not None and value != own[key]:
+            raise UsageError(
+                f"--{key} {value} contradicts {config.from_}, which has {own[key]}; leave it out"
+            )
+    return {"name": name, "overrides": overrides}, described["preprocessing"]
+
+
+def _fold_data(config: FinetuneConfig, prepared: Prepared, number: int) -> FoldData:
+    """Crops, validation cases and class weights of a fold."""
+    fold = prepared.splits.folds[number]
+    train = prepared.chosen(fold.train)
+    counts = task_counts(train, config.markers)
+    for task, found in counts.items():
+        if len(found) < 2:
+            log.warning("fold %d: only one class of %s among its training cases", number, task)
+    seed = seed_for(config.seed, "crops", number)
+    return FoldData(
+        number=number,
+        train=CropDataset(prepared.shards, train, config.crop, config.artefacts, seed),
+        validation=[read_case(prepared.shards, c) for c in prepared.chosen(fold.validation)],
+        class_weights={task: prevalence_weights(found, task) for task, found in counts.items()},
+    )
+
+
+def _fingerprints(checkpoint: Path) -> frozenset[bytes]:
+    return read_fingerprints(checkpoint / FINGERPRINTS)
+
+
+def _seen(prepared: Prepared) -> bytes:
+    """Fingerprints of all that the weights and their choice rest on, as a checkpoint keeps them."""
+    labelled = {case.fingerprint for case in prepared.chosen(prepared.splits.keys)}
+    before = _fingerprints(prepared.checkpoint) if prepared.checkpoint else frozenset()
+    return b"".join(sorted(labelled | before))
+
+
+def _sequences(prepared: Prepared, number: int) -> list[str]:
+    """Sequences that any training of the weights saw, in canonical order."""
+    seen = set(read_config(prepared.checkpoint)["sequences"]) if prepared.checkpoint else set()
+    for case in prepared.chosen(prepared.splits.folds[number].train):
+        seen.update(prepared.shards.entry(case.position).sequences)
+    return sorted(seen, key=SEQUENCES.index)

@@ -1,0 +1,36 @@
+"""`gliomoe pretrain`: pretrain an encoder, or continue a run."""
+
+import logging
+import os
+
+from gliomoe.launch.cli import INTERRUPTED
+from gliomoe.launch.options import to_table
+from gliomoe.launch.runs import claim
+from gliomoe.pretrain.config import PretrainConfig as Options
+
+PRESETS = "gliomoe.pretrain"
+EXAMPLE = "gliomoe pretrain gliomoe_tiny --data.train shards --run.out runs/tiny"
+
+_FREE = (
+    "data.workers",
+    "run.checkpoint_every",
+    "run.keep",
+    "run.bad_steps",
+    "engine.timeout",
+    "monitor.log_every",
+    "monitor.pictures_every",
+)
+"""What may differ when a run is continued: nothing that the weights depend on."""
+
+
+def run(options: Options) -> int:
+    """Claim the folder and pretrain."""
+    from gliomoe.data_shards.indexed import ShardSet
+    from gliomoe.pretrain.train import describe_data, pretrain
+
+    if int(os.environ.get("RANK", "0")) == 0:
+        data = describe_data(options, ShardSet.open(*options.data.train))
+        claim(options.run.out, "pretrain", to_table(options), _FREE, data)
+    else:
+        logging.getLogger().setLevel(logging.WARNING)
+    return 0 if pretrain(options) else INTERRUPTED

@@ -1,0 +1,35 @@
+"""`gliomoe shards verify`."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import tyro
+
+from gliomoe.data_shards.verify import verify
+
+EXAMPLE = "gliomoe shards verify shards"
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of `gliomoe shards verify`."""
+
+    folder: tyro.conf.Positional[Path]
+    """The shard set."""
+    json: bool = False
+    """Print the result as JSON."""
+
+
+def run(options: Options) -> int:
+    """Verify; 1 if anything is damaged."""
+    report = verify(options.folder)
+    if options.json:
+        print(json.dumps(asdict(report), indent=2))
+        return 1 if report.damage else 0
+    for damage in report.damage:
+        place = f"{options.folder / damage.shard}" + (f", {damage.key}" if damage.key else "")
+        print(f"{place}: {damage.reason}")
+    state = f"{len(report.damage)} damaged" if report.damage else "whole"
+    print(f"{options.folder}: {report.studies} studies in {report.shards} shards, {state}")
+    return 1 if report.damage else 0

@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# Sets up the environment and runs the checks and the test suite.
+#
+#   launch/test.sh                    everything
+#   launch/test.sh tests/models       arguments go to pytest
+#
+# Tests on real MRI run where GLIOMOE_TEST_DATA (by default ../shared/data) holds some.
+
+source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+
+ruff check .
+ruff format --check .
+exec python -m pytest "$@"

@@ -1,0 +1,190 @@
+"""The optimizer step through DeepSpeed; the only file that imports it.
+
+Notable facts:
+- A torch AdamW object is passed in: DeepSpeed's own optimizers by name compile C++ at the start.
+- On CPU DeepSpeed would compile a shared-memory operator and fail without a compiler; it is turned
+  off.
+- A loss that is not finite is made NaN in every gradient. The gradients' reduction carries that to
+  all ranks, where the norm then is not finite and the step is skipped alike, without a message of
+  its own.
+- DeepSpeed reads its checkpoints with pickle: `load` is for a run's own folder only.
+"""
+
+import logging
+import math
+import os
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from gliomoe.pretrain import distributed
+from gliomoe.pretrain.config import EngineConfig, PretrainConfig
+
+_TAG = "engine"
+
+
+class Engine:
+    """A module, its optimizer and the processes that train it together.
+
+    Args:
+        module: Takes views, returns scalars by name, `loss` among them.
+        config: The run's configuration.
+        precision: From `resolve_precision`.
+        device: Where it trains.
+    """
+
+    def __init__(
+        self, module: nn.Module, config: PretrainConfig, precision: str, device: torch.device
+    ):
+        deepspeed = _import_deepspeed(device)
+        self.device = device
+        self.module = module
+        optim = config.optim
+        optimizer = torch.optim.AdamW(
+            parameter_groups(module, optim.weight_decay), lr=optim.lr, betas=optim.betas
+        )
+        world = distributed.world()[1]
+        settings = _settings(config, precision, config.micro_batch(world))
+        self._engine = deepspeed.initialize(
+            model=module.to(device),
+            optimizer=optimizer,
+            config=settings,
+            dist_init_required=False,
+        )[0]
+
+    def forward(self, views: Any) -> dict[str, Tensor]:
+        """Loss and its parts."""
+        return self._engine(views)
+
+    def backward(self, loss: Tensor, last: bool) -> None:
+        """Add the gradient of one part of the step; `last` says that no other part follows.
+
+        A loss that is not finite spoils the gradients of the whole step, on all ranks.
+        """
+        if not torch.isfinite(loss):
+            loss = loss * torch.nan
+        self._engine.set_gradient_accumulation_boundary(last)
+        self._engine.backward(loss)
+
+    def step(self, lr: float) -> float | None:
+        """Clip and update the weights.
+
+        Args:
+            lr: Learning rate of this step.
+
+        Returns:
+            The norm of the gradient before clipping, or None if it was not finite and the step
+            was skipped, on all ranks.
+        """
+        for group in self._engine.optimizer.param_groups:
+            group["lr"] = lr
+        if self._engine.zero_optimization():
+            self._engine.step()
+            norm = float(self._engine.get_global_grad_norm())
+            return norm if self._engine.was_step_applied() and math.isfinite(norm) else None
+        gradients = [p.grad for p in self.module.parameters() if p.grad is not None]
+        norm = float(torch.nn.utils.get_total_norm(gradients))
+        if not math.isfinite(norm):
+            self._engine.zero_grad()
+            return None
+        self._engine.step()
+        return norm
+
+    def save(self, folder: Path) -> None:
+        """Write weights, optimizer and generators; every rank calls it, between two steps."""
+        generators = {"cpu": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            generators["cuda"] = torch.cuda.get_rng_state(self.device)
+        self._engine.save_checkpoint(
+            str(folder), tag=_TAG, client_state={"generators": generators}, save_latest=False
+        )
+
+    def load(self, folder: Path) -> None:
+        """Take up what `save` wrote; `RuntimeError` if it does not fit."""
+        path, state = self._engine.load_checkpoint(str(folder), tag=_TAG)
+        if path is None:
+            raise RuntimeError(f"{folder}: DeepSpeed found no checkpoint")
+        torch.set_rng_state(state["generators"]["cpu"].cpu())
+        if self.device.type == "cuda" and "cuda" in state["generators"]:
+            torch.cuda.set_rng_state(state["generators"]["cuda"].cpu(), self.device)
+
+
+def start_processes(config: EngineConfig) -> torch.device:
+    """Join the processes that `torchrun` started, or be the only one; this process's device."""
+    local = int(os.environ.setdefault("LOCAL_RANK", "0"))
+    device = torch.device("cuda", local) if torch.cuda.is_available() else torch.device("cpu")
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    if dist.is_initialized():
+        return device
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    timeout = timedelta(seconds=config.timeout)
+    if "MASTER_ADDR" in os.environ:
+        dist.init_process_group(backend, timeout=timeout)
+    else:
+        os.environ.update(RANK="0", WORLD_SIZE="1")
+        dist.init_process_group(
+            backend, timeout=timeout, store=dist.HashStore(), rank=0, world_size=1
+        )
+    return device
+
+
+def stop_processes() -> None:
+    """Leave the other processes in order."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def resolve_precision(wanted: str, device: torch.device) -> str:
+    """`fp32` or `autocast`.
+
+    `auto` takes autocast on GPUs that have bf16. On CPU it takes fp32 even where there are bf16
+    instructions: the forward pass gains from them what the backward pass loses.
+    """
+    if wanted != "auto":
+        return wanted
+    fast = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return "autocast" if fast else "fp32"
+
+
+def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Matrices, which decay, and vectors (biases, norms), which do not."""
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    return [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+
+
+def _settings(config: PretrainConfig, precision: str, micro: int) -> dict[str, Any]:
+    """DeepSpeed's configuration."""
+    return {
+        "train_micro_batch_size_per_gpu": micro,
+        "gradient_accumulation_steps": config.engine.accumulation,
+        "gradient_clipping": config.optim.clip,
+        "zero_optimization": {"stage": config.engine.zero_stage},
+        "zero_allow_untested_optimizer": True,
+        # Gradients stay in the weights' own type: no module is "safe" to send in bf16.
+        "torch_autocast": {
+            "enabled": precision == "autocast",
+            "dtype": "bfloat16",
+            "lower_precision_safe_modules": [],
+        },
+    }
+
+
+def _import_deepspeed(device: torch.device) -> Any:
+    """DeepSpeed, quiet, without the operator that it would compile."""
+    if device.type == "cpu":
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # otherwise it looks, and warns
+    import deepspeed
+    from deepspeed.utils import logger
+
+    logger.setLevel(logging.ERROR)
+    if device.type == "cpu":
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    return deepspeed

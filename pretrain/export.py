@@ -1,0 +1,100 @@
+"""A run's newest checkpoint as a folder to publish: the encoder, its card, what it has seen."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file
+
+from gliomoe.data_shards.errors import DataError, UsageError
+from gliomoe.data_shards.indexed import ShardSet
+from gliomoe.data_shards.order import study_at
+from gliomoe.models.checkpoint import save_checkpoint
+from gliomoe.models.registry import create_model
+from gliomoe.pretrain.card import write_card
+from gliomoe.pretrain.checkpoints import WEIGHTS, Checkpoint, newest
+from gliomoe.pretrain.monitor import TRACE
+
+_ENCODER = "encoder."
+_LAST_STEPS = 20
+
+
+def export(run: Path, out: Path) -> Checkpoint:
+    """Write the encoder of a run as a checkpoint folder.
+
+    Args:
+        run: Folder of a pretraining run, finished or not.
+        out: Folder to make.
+
+    Returns:
+        The checkpoint that was exported.
+
+    Raises:
+        UsageError: If `run` holds no checkpoint, `out` is in use, or the shards are not there.
+        DataError: If the shards are not those of the run.
+    """
+    checkpoint = newest(run)
+    if checkpoint is None:
+        raise UsageError(f"{run}: no checkpoint of a pretraining run; gliomoe pretrain writes one")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError(f"{out}: already there; choose another folder or remove it")
+    about = checkpoint.manifest
+    shards = ShardSet.open(*about["data"]["paths"])
+    if shards.fingerprint != about["data"]["fingerprint"]:
+        raise DataError(f"{run}: the shards {about['data']['paths']} changed since the run")
+    info = shards.info
+    training = _summary(run, checkpoint)
+    config = about["model"]
+    model = create_model(config["name"], **config["overrides"])
+    weights = load_file(checkpoint.folder / WEIGHTS)
+    model.encoder.load_state_dict(
+        {
+            name.removeprefix(_ENCODER): value
+            for name, value in weights.items()
+            if name.startswith(_ENCODER)
+        }
+    )
+    save_checkpoint(
+        out,
+        model,
+        training=training,
+        preprocessing=info["preprocess"],
+        sequences=tuple(info["sequences"]),
+        card=write_card(config["name"], training, info),
+        fingerprints=_seen(shards, about["training"]["seed"], training["studies_read"]),
+    )
+    return checkpoint
+
+
+def _summary(run: Path, checkpoint: Checkpoint) -> dict[str, Any]:
+    """What the checkpoint says about how it was trained."""
+    about = checkpoint.manifest
+    read = checkpoint.step * about["training"]["batch"]
+    return {
+        **about["training"],
+        "steps": checkpoint.step,
+        "studies_read": read,
+        "studies": min(read, about["data"]["studies"]),
+        "data_fingerprint": about["data"]["fingerprint"],
+        "precision": about["precision"],
+        "losses": _last_losses(run / TRACE, checkpoint.step),
+    }
+
+
+def _last_losses(trace: Path, step: int) -> dict[str, float]:
+    """Mean of each loss over the last steps before the checkpoint."""
+    lines = [json.loads(line) for line in trace.read_text("utf-8").splitlines()]
+    last = [line for line in lines if line["step"] < step and line["norm"] is not None]
+    last = last[-_LAST_STEPS:]
+    names = [name for name in (last[-1] if last else {}) if name not in ("step", "norm", "lr")]
+    return {name: sum(line[name] for line in last) / len(last) for name in names}
+
+
+def _seen(shards: ShardSet, seed: int, read: int) -> bytes:
+    """Fingerprints of the studies that were read, 16 bytes each, sorted."""
+    if read >= len(shards):
+        studies = set(range(len(shards)))
+    else:
+        studies = {study_at(number, len(shards), seed) for number in range(read)}
+    prints = {bytes.fromhex(shards.entry(study).fingerprint) for study in studies}
+    return b"".join(sorted(prints))

@@ -1,0 +1,39 @@
+"""Objective `mae+contrast`: reconstruction + contrast + routing (MAGPIE, eq. 9), one encoding."""
+
+from torch import Tensor, nn
+
+from gliomoe.pretrain.config import PretrainConfig
+from gliomoe.pretrain.objectives.contrast import Contrast
+from gliomoe.pretrain.objectives.mae import Reconstruction, fill_all
+from gliomoe.pretrain.objectives.routing import balance
+from gliomoe.pretrain.views import Views
+
+
+class MaskedContrast(nn.Module):
+    """Encoder, decoder, projector, routing."""
+
+    def __init__(self, encoder: nn.Module, config: PretrainConfig):
+        super().__init__()
+        self.weights = config.loss
+        self.encoder = encoder
+        self.reconstruction = Reconstruction(encoder, config)
+        self.contrast = Contrast(encoder, config)
+
+    def forward(self, views: Views) -> dict[str, Tensor]:
+        """`loss` and its parts."""
+        features = self.encoder(views.visible, views.mask.keep)
+        error = self.reconstruction(features, views)
+        contrast, accuracy = self.contrast(features, views)
+        routing, use = balance(features)
+        parts = {
+            "loss": error + self.weights.contrast * contrast + self.weights.routing * routing,
+            "reconstruction": error.detach(),
+            "contrast": contrast.detach(),
+            "contrast_accuracy": accuracy,
+            "routing": routing.detach(),
+        }
+        return parts if use is None else {**parts, "expert_use": use}
+
+    def picture(self, views: Views) -> Tensor:
+        """Volumes with every masked position predicted, [V, 1, D, H, W]."""
+        return fill_all(self.encoder, self.reconstruction, views)

@@ -1,0 +1,121 @@
+"""A pretraining run from its configuration: start the processes, take up what is there, train."""
+
+import logging
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import nn
+
+from gliomoe.data_shards.errors import UsageError
+from gliomoe.data_shards.indexed import ShardSet
+from gliomoe.models.registry import create_model
+from gliomoe.pretrain import checkpoints, distributed
+from gliomoe.pretrain.config import PretrainConfig
+from gliomoe.pretrain.loading import Placement, load_parts
+from gliomoe.pretrain.objectives import create_objective
+from gliomoe.pretrain.signals import StopFlag, stop_flag
+from gliomoe.pretrain.views import StudyViews
+
+logger = logging.getLogger(__name__)
+
+
+def pretrain(config: PretrainConfig) -> bool:
+    """Pretrain, or continue the run in `run.out`.
+
+    Returns:
+        True if the run is finished, False if a signal interrupted it and it can be continued.
+
+    Raises:
+        UsageError: If the configuration does not fit the processes, the data or the checkpoint.
+        DataError: If the data are damaged or losses stay not finite.
+    """
+    done = checkpoints.newest(config.run.out)
+    if done and done.step >= config.run.steps:
+        logger.info("%s: finished at step %d, nothing to do", config.run.out, done.step)
+        return True
+    from gliomoe.pretrain import engine  # here, since it starts DeepSpeed
+
+    with stop_flag() as stop:
+        device = engine.start_processes(config.engine)
+        try:
+            return _pretrain(config, device, stop)
+        finally:
+            engine.stop_processes()
+
+
+def _pretrain(config: PretrainConfig, device: torch.device, stop: StopFlag) -> bool:
+    """The run inside its processes."""
+    from gliomoe.pretrain.engine import Engine, resolve_precision
+    from gliomoe.pretrain.loop import Training, train
+
+    rank, world = distributed.world()
+    placement = Placement(config.optim.batch, config.engine.accumulation, rank, world)
+    precision = resolve_precision(config.engine.precision, device)
+    shards = ShardSet.open(*config.data.train)
+    torch.manual_seed(config.run.seed)
+    model = create_model(config.model.name, **config.model.overrides)
+    encoder = prepare_encoder(model.encoder, config)
+    engine = Engine(create_objective(encoder, config), config, precision, device)
+    about = {
+        "zero_stage": config.engine.zero_stage,
+        "accumulation": config.engine.accumulation,
+        "world": world,
+        "precision": precision,
+        "model": model.config,
+        "training": asdict(config.loss) | {"batch": config.optim.batch, "seed": config.run.seed},
+        "data": describe_data(config, shards),
+    }
+    start = _take_up(engine, config, about)
+    dataset = StudyViews(shards, config.views, config.augment, encoder.patch_size, config.run.seed)
+    parts = load_parts(
+        dataset, placement, start, config.run.steps, config.data.workers, device.type == "cuda"
+    )
+    logger.info(
+        "%s: %d studies, %s, step %d of %d, %s on %d x %s",
+        config.run.out,
+        len(shards),
+        config.model.name,
+        start,
+        config.run.steps,
+        precision,
+        world,
+        device.type,
+    )
+    return train(Training(config, engine, parts, start, about), stop)
+
+
+def prepare_encoder(encoder: nn.Module, config: PretrainConfig) -> nn.Module:
+    """The encoder, with the parts frozen that run only when all of an image is encoded.
+
+    Raises:
+        UsageError: If the views do not fit its patches.
+    """
+    if config.views.size % encoder.stride:
+        raise UsageError(
+            f"views.size ({config.views.size}) must be a multiple of {encoder.stride}, "
+            f"the stride of {config.model.name}"
+        )
+    for name in encoder.dense_only:
+        encoder.get_submodule(name).requires_grad_(False)
+    return encoder
+
+
+def describe_data(config: PretrainConfig, shards: ShardSet) -> dict[str, Any]:
+    """What the run reads."""
+    return {
+        "paths": [str(path.resolve()) for path in config.data.train],
+        "fingerprint": shards.fingerprint,
+        "studies": len(shards),
+    }
+
+
+def _take_up(engine: Any, config: PretrainConfig, about: dict[str, Any]) -> int:
+    """Load the newest checkpoint, if there is one; the steps that were done."""
+    checkpoint = checkpoints.newest(config.run.out)
+    if checkpoint is None:
+        return 0
+    checkpoints.check_fit(checkpoint, about)
+    engine.load(checkpoint.folder)
+    logger.info("continues from %s", checkpoint.folder)
+    return checkpoint.step

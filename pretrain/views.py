@@ -1,0 +1,241 @@
+"""Two overlapping views of a study, each with its own augmentation and its own sequences.
+
+`StudyViews` reads one box of a study and draws everything that is random about its views; every
+draw is a pure function of the run's seed and the sample's number. `make_views` applies the draws
+on the device: crop, rotation, scaling and deformation are one resampling of the box.
+
+Shapes: B studies of a batch; both views of it together are 2B studies, view 1 of all of them first.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from gliomoe.data_shards import augment
+from gliomoe.data_shards.augment import Augmentation, AugmentConfig
+from gliomoe.data_shards.batch import StudyBatch, StudySample, collate
+from gliomoe.data_shards.errors import DataError
+from gliomoe.data_shards.indexed import ShardSet
+from gliomoe.data_shards.order import seed_for, study_at
+from gliomoe.models.tissue import tissue_positions
+from gliomoe.pretrain.config import MaskConfig, ViewConfig
+from gliomoe.pretrain.masking import Mask, apply_scores, draw_scores
+
+_PLACES = 8
+_LEAST_TISSUE = 1 / 16
+_REPLACEMENTS = 10
+
+
+@dataclass(frozen=True)
+class ViewDraw:
+    """What was drawn for one view of one study."""
+
+    start: tuple[int, int, int]
+    """Voxel of the box at which the view begins, before augmentation."""
+    augmentation: Augmentation
+    """Rotation, scaling, translation, deformation, intensities, noise."""
+    visible: Tensor
+    """[V] bool, the sequences that the encoder gets."""
+    scores: Tensor
+    """[Gd, Gh, Gw] from `masking.draw_scores`."""
+
+
+@dataclass(frozen=True)
+class ViewPair:
+    """Sample number n of a run."""
+
+    box: StudySample
+    """The part of the study that holds both views, all sequences."""
+    subject: int
+    """A number for the subject, equal for all its sessions."""
+    draws: tuple[ViewDraw, ViewDraw]
+    """The two views."""
+    damaged: tuple[str, ...] = ()
+    """Messages about studies that could not be read and that this one stands in for."""
+
+
+@dataclass(frozen=True)
+class PairBatch:
+    """Several samples, on their way to the device."""
+
+    boxes: StudyBatch
+    """B boxes."""
+    subject: Tensor
+    """[B] int64."""
+    draws: tuple[tuple[ViewDraw, ...], tuple[ViewDraw, ...]]
+    """For each view, the draws of B studies."""
+    damaged: tuple[str, ...] = ()
+    """As in `ViewPair`, of all samples."""
+
+    def to(self, device: torch.device) -> "PairBatch":
+        """The same batch with its boxes on another device."""
+        boxes = self.boxes.to(device, non_blocking=True)
+        return replace(self, boxes=boxes, subject=self.subject.to(device))
+
+    def pin_memory(self) -> "PairBatch":
+        """The same batch in page-locked memory; `torch.utils.data.DataLoader` calls this."""
+        return replace(self, boxes=self.boxes.pin_memory())
+
+
+@dataclass(frozen=True)
+class Views:
+    """What an objective sees: 2B studies, study b and study b + B being views of one."""
+
+    visible: StudyBatch
+    """With noise, without the hidden sequences."""
+    complete: StudyBatch
+    """Without noise, all sequences: the targets of reconstruction."""
+    mask: Mask
+    """Positions that are seen and predicted."""
+    subject: Tensor
+    """[B] int64."""
+
+
+class StudyViews(Dataset[ViewPair]):
+    """Sample number → two views of a study.
+
+    Args:
+        shards: Studies.
+        views: Size and overlap of the views.
+        ranges: Augmentation.
+        patch_size: Side of a position of the mask, voxels.
+        seed: Seed of the run.
+    """
+
+    def __init__(
+        self,
+        shards: ShardSet,
+        views: ViewConfig,
+        ranges: AugmentConfig,
+        patch_size: int,
+        seed: int,
+    ):
+        self.shards, self.views, self.ranges = shards, views, ranges
+        self.patch_size, self.seed = patch_size, seed
+
+    def __getitem__(self, number: int) -> ViewPair:
+        """Sample `number`, the same whichever process asks; another study for a damaged one.
+
+        Raises:
+            DataError: If `_REPLACEMENTS` studies in a row are damaged.
+        """
+        first = study_at(number, len(self.shards), self.seed)
+        damaged: list[str] = []
+        for attempt in range(_REPLACEMENTS):
+            try:
+                pair = self._pair(number, (first + attempt) % len(self.shards))
+            except DataError as error:
+                damaged.append(str(error))
+            else:
+                return replace(pair, damaged=tuple(damaged))
+        raise DataError(f"{_REPLACEMENTS} studies in a row are damaged, the last: {damaged[-1]}")
+
+    def _pair(self, number: int, study: int) -> ViewPair:
+        """Read a study's box and draw its views."""
+        entry = self.shards.entry(study)
+        box = self._read_box(number, study, entry.shape)
+        subject = hashlib.sha256(entry.subject.encode()).digest()[:8]
+        return ViewPair(
+            box=box,
+            subject=int.from_bytes(subject, "big", signed=True),
+            draws=(self._draw(number, 0, box), self._draw(number, 1, box)),
+        )
+
+    def _read_box(self, number: int, study: int, shape: Sequence[int]) -> StudySample:
+        """A box at a random place; further places are tried while it holds mostly air."""
+        side = self.views.box
+        for attempt in range(_PLACES):
+            generator = self._generator(number, "place", attempt)
+            start = tuple(
+                _between(generator, 0, length - side) if length > side else (length - side) // 2
+                for length in shape
+            )
+            box = self.shards.read(study, start=start, size=(side,) * 3, seg=False)
+            if box.voxels.ne(0).any(0).float().mean() >= _LEAST_TISSUE:
+                break
+        return box
+
+    def _draw(self, number: int, view: int, box: StudySample) -> ViewDraw:
+        """Draw one view."""
+        generator = self._generator(number, "view", view)
+        size = (self.views.size,) * 3
+        volumes = len(box.sequence)
+        start = tuple(_between(generator, 0, self.views.shift) for _ in range(3))
+        drawn = augment.draw(self.ranges, size, box.spacing, volumes, generator)
+        visible = torch.ones(volumes, dtype=torch.bool)
+        if self.views.hide:
+            shown = _between(generator, 1, volumes)
+            visible[torch.randperm(volumes, generator=generator)[shown:]] = False
+        grid = [side // self.patch_size for side in size]
+        return ViewDraw(start, drawn, visible, draw_scores(grid, generator))
+
+    def _generator(self, number: int, *stream: int | str) -> torch.Generator:
+        """The generator of one stream of a sample."""
+        return torch.Generator().manual_seed(seed_for(self.seed, number, *stream))
+
+
+def collate_pairs(pairs: Sequence[ViewPair]) -> PairBatch:
+    """Join samples into a batch."""
+    return PairBatch(
+        boxes=collate([pair.box for pair in pairs]),
+        subject=torch.tensor([pair.subject for pair in pairs]),
+        draws=(tuple(pair.draws[0] for pair in pairs), tuple(pair.draws[1] for pair in pairs)),
+        damaged=tuple(message for pair in pairs for message in pair.damaged),
+    )
+
+
+def make_views(pairs: PairBatch, size: int, patch_size: int, mask: MaskConfig) -> Views:
+    """Apply what was drawn for both views, on the device of the boxes.
+
+    Args:
+        pairs: B samples.
+        size: Side of a view, voxels.
+        patch_size: Side of a position of the mask, voxels.
+        mask: Parts to mask and to predict.
+    """
+    boxes = pairs.boxes
+    complete, noisy, shown = [], [], []
+    for draws in pairs.draws:
+        for study, draw in enumerate(draws):
+            images = boxes.voxels[boxes.study == study, 0]
+            grid = augment.sampling_grid(
+                draw.augmentation,
+                boxes.spacing[study],
+                (size,) * 3,
+                images.shape[1:],
+                draw.start,
+            )
+            images = augment.shift_intensity(augment.resample(images, grid), draw.augmentation)
+            complete.append(images)
+            noisy.append(augment.add_noise(images, draw.augmentation))
+            shown.append(draw.visible)
+    whole = StudyBatch(
+        voxels=torch.cat(complete).unsqueeze(1),
+        sequence=boxes.sequence.repeat(2),
+        study=torch.cat([boxes.study, boxes.study + boxes.studies]),
+        spacing=boxes.spacing.repeat(2, 1),
+        keys=boxes.keys * 2,
+    )
+    visible = torch.cat(shown).to(whole.study.device)
+    tissue = tissue_positions(whole, patch_size)
+    scores = torch.stack([draw.scores for draws in pairs.draws for draw in draws])
+    return Views(
+        visible=replace(
+            whole,
+            voxels=torch.cat(noisy).unsqueeze(1)[visible],
+            sequence=whole.sequence[visible],
+            study=whole.study[visible],
+        ),
+        complete=whole,
+        mask=apply_scores(tissue, scores.to(tissue.device), mask),
+        subject=pairs.subject,
+    )
+
+
+def _between(generator: torch.Generator, low: int, high: int) -> int:
+    """A whole number from `low` to `high`, both included."""
+    return int(torch.randint(low, high + 1, (1,), generator=generator))

@@ -1,0 +1,72 @@
+"""A tiny labelled cohort: noise with a bright ball, whose brightness tells the markers."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gliomoe.data_shards.dataset import seal
+from gliomoe.data_shards.preprocess import PreprocessConfig
+from gliomoe.data_shards.record import encode_study
+from gliomoe.data_shards.study import Study
+from gliomoe.data_shards.writer import write_shards
+
+SIDE = 20
+
+
+def ball_study(number: int, has_seg: bool = True) -> Study:
+    """Study `case-<number>`: T1 and FLAIR of an ellipsoid head with nested balls as tumour."""
+    rng = np.random.default_rng(number)
+    grid = np.stack(np.meshgrid(*[np.arange(SIDE)] * 3, indexing="ij"), -1)
+    head = np.linalg.norm((grid - SIDE / 2) / (SIDE / 2), axis=-1) < 0.95
+    distance = np.linalg.norm(grid - rng.uniform(7, 13, 3), axis=-1)
+    seg = np.select([distance < 2, distance < 3, distance < 5], [1, 3, 2], 0).astype(np.uint8)
+    mutant = number % 2
+    flair = 100 + 100 * (seg > 0) * (1 - 0.5 * mutant) + 60 * (seg == 3) + 40 * (seg == 1)
+    t1 = 100 - 30.0 * (seg > 0) - 30 * (seg == 1)
+    volumes = {
+        name: (np.where(head, image + rng.normal(0, 5, image.shape), 0)).astype(np.float32)
+        for name, image in (("t1", t1), ("flair", flair))
+    }
+    return Study(
+        key=f"case-{number}",
+        subject=f"case-{number}",
+        volumes=volumes,
+        affine=np.diag([3.0, 3.0, 3.0, 1.0]),
+        seg=np.where(head, seg, 0).astype(np.uint8) if has_seg else None,
+        fingerprint=hashlib.blake2b(bytes([number]), digest_size=16).hexdigest(),
+    )
+
+
+@pytest.fixture(scope="session")
+def ball_shards(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Builds a shard set of ball studies: `ball_shards(numbers, without_seg=())`."""
+
+    def build(numbers: range | list[int], without_seg: tuple[int, ...] = ()) -> Path:
+        folder = tmp_path_factory.mktemp("balls")
+        studies = sorted(
+            (ball_study(n, n not in without_seg) for n in numbers), key=lambda study: study.key
+        )
+        shards = list(write_shards(folder, map(encode_study, studies), 10**9))
+        seal(folder, shards, asdict(PreprocessConfig(spacing=3.0)))
+        return folder
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def write_labels() -> Callable[..., Path]:
+    """Writes a label table: odd ball studies are mutant and of grade 2, even ones of grade 4."""
+
+    def write(path: Path, numbers: range | list[int]) -> Path:
+        rows = [
+            f"case-{n},{'mutant' if n % 2 else 'wildtype'},{2 if n % 2 else 4}" for n in numbers
+        ]
+        text = "\n".join(["participant_id,idh,grade", *rows]) + "\n"
+        path.write_text(text.replace(",", "\t"), "utf-8")
+        return path
+
+    return write

@@ -1,0 +1,39 @@
+"""The `gliomoe` command itself: names, help, exit codes."""
+
+import importlib
+
+import pytest
+
+from gliomoe.launch.cli import COMMANDS, main
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_has_an_example(command, capsys):
+    assert main([*command.split(), "--help"]) == 0
+    shown = capsys.readouterr().out
+    module = importlib.import_module(f"gliomoe.launch.commands.{command.replace(' ', '_')}")
+    assert module.EXAMPLE in shown
+    assert module.EXAMPLE.startswith(f"gliomoe {command}")
+
+
+def test_overview_lists_every_command(capsys):
+    assert main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    assert all(command in shown for command in COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["pretrian"], "perhaps pretrain"),
+        (["shards"], "shards needs one of: build, verify, inspect"),
+        (["shards", "bild"], "shards needs one of"),
+        (["pretrain", "no_such_preset"], "neither a preset nor a TOML file; presets: "),
+        (["pretrain", "--run.stepps", "3"], "--run.steps"),
+    ],
+)
+def test_wrong_calls_are_one_line(args, message, capsys):
+    assert main(args) == 2
+    shown = capsys.readouterr().err
+    assert message in shown
+    assert shown.count("\n") == 1
