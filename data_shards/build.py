@@ -25,6 +25,7 @@ from gliomoe.data_shards.index import scan_shard
 from gliomoe.data_shards.ingest import find_studies
 from gliomoe.data_shards.prepare import prepare
 from gliomoe.data_shards.preprocess import PreprocessConfig
+from gliomoe.data_shards.preprocess.pipeline import check_steps
 from gliomoe.data_shards.record import FORMAT, EncodedStudy
 from gliomoe.data_shards.study import RawStudy, study_key
 from gliomoe.data_shards.writer import ShardInfo, hash_file, shard_name, write_shards
@@ -92,6 +93,7 @@ def build_shards(sources: Sequence[Path], out: Path, config: BuildConfig) -> Bui
         DataError: If no study could be used.
     """
     begun = time.monotonic()
+    check_steps(config.preprocess)
     studies = _find(sources, config)
     plan = _plan(studies, config)
     if _claim(out, plan):

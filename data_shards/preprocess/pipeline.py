@@ -40,8 +40,7 @@ def preprocess(raw: RawStudy, config: PreprocessConfig, salt: str | None = None)
         DataError: If there is no image, one of the files is unusable, or a step fails.
         UsageError: If a step is unknown.
     """
-    if unknown := [name for name in config.steps if name not in STEPS]:
-        raise UsageError(f"unknown steps {', '.join(unknown)}; known: {', '.join(STEPS)}")
+    check_steps(config)
     if not raw.series:
         raise DataError(f"{raw.source}: has no usable sequence; give it at least one image")
     case = _read(raw).map(to_ras).noted("orient", "RAS")
@@ -61,6 +60,12 @@ def preprocess(raw: RawStudy, config: PreprocessConfig, salt: str | None = None)
         fingerprint=content,
         layout=raw.layout,
     )
+
+
+def check_steps(config: PreprocessConfig) -> None:
+    """Refuse steps that are not in the registry with a `UsageError`."""
+    if unknown := [name for name in config.steps if name not in STEPS]:
+        raise UsageError(f"unknown steps {', '.join(unknown)}; known: {', '.join(STEPS)}")
 
 
 def _read(raw: RawStudy) -> Case:

@@ -76,8 +76,8 @@ def test_killed_at_any_instant_and_continued(cohort, tmp_path, studies):
     broken = tmp_path / "broken"
 
     def die():
-        encode, count = build_module.encode_study, iter(range(100))
-        build_module.encode_study = lambda *a: os._exit(9) if next(count) == studies else encode(*a)
+        prepare, count = build_module.prepare, iter(range(100))
+        build_module.prepare = lambda job: os._exit(9) if next(count) == studies else prepare(job)
         build_shards([cohort], broken, KEEP)
 
     child = multiprocessing.get_context("fork").Process(target=die)
@@ -151,6 +151,8 @@ def test_command(cohort, tmp_path, capsys):
     assert len(listed) == 2 and any("no usable sequence" in f.reason for f in listed)
     assert main([*args, "--spacing", "3"]) == 2
     assert "differs in preprocess" in capsys.readouterr().err
+    assert main([*args, "--steps", "polish"]) == 2
+    assert "unknown steps polish; known: background" in capsys.readouterr().err
     (tmp_path / "empty").mkdir()
     assert main(["shards", "build", str(tmp_path / "empty"), "--out", str(tmp_path / "x")]) == 2
     assert not (tmp_path / "x").exists()
