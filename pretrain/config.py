@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from gliomoe.data_shards.augment import AugmentConfig
+from gliomoe.data_shards.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -195,11 +196,11 @@ class PretrainConfig:
         """Studies in one forward pass of one process.
 
         Raises:
-            ValueError: If the batch cannot be shared out evenly.
+            UsageError: If the batch cannot be shared out evenly.
         """
         parts = self.engine.accumulation * world
         if self.optim.batch % parts:
-            raise ValueError(
+            raise UsageError(
                 f"optim.batch ({self.optim.batch}) must be a multiple of processes × "
                 f"engine.accumulation ({world} × {self.engine.accumulation})"
             )

@@ -10,6 +10,7 @@ Notable facts:
 - DeepSpeed reads its checkpoints with pickle: `load` is for a run's own folder only.
 """
 
+import atexit
 import logging
 import math
 import os
@@ -130,13 +131,9 @@ def start_processes(config: EngineConfig) -> torch.device:
         dist.init_process_group(
             backend, timeout=timeout, store=dist.HashStore(), rank=0, world_size=1
         )
+    # Not before the process ends: DeepSpeed keeps groups in module globals.
+    atexit.register(dist.destroy_process_group)
     return device
-
-
-def stop_processes() -> None:
-    """Leave the other processes in order."""
-    if dist.is_initialized():
-        dist.destroy_process_group()
 
 
 def resolve_precision(wanted: str, device: torch.device) -> str:
