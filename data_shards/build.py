@@ -109,7 +109,7 @@ def build_shards(sources: Sequence[Path], out: Path, config: BuildConfig) -> Bui
     write_failures(out, failed)
     if not shards:
         raise DataError(f"{out}: none of {len(studies)} studies could be used; see failed.csv")
-    info = seal(out, shards, **plan, failed=len(failed))
+    info = seal(out, shards, **plan, failed=len(failed), generated_by=_generators(sources))
     seconds = time.monotonic() - begun
     return BuildReport(out, info, tuple(failed), info["studies"] - len(done), seconds)
 
@@ -145,6 +145,20 @@ def open_or_build(data: Path, cache: Path, config: BuildConfig) -> "ShardSet":
             f"{first.reason}; repair or remove them"
         )
     return ShardSet.open(folder)
+
+
+def _generators(sources: Sequence[Path]) -> list[str]:
+    """Programs that made the sources, as BIDS data sets name them; phantoms are known by it."""
+    names = set()
+    for path in (source / "dataset_description.json" for source in sources):
+        if not path.is_file():
+            continue
+        try:
+            described = json.loads(path.read_text("utf-8"))
+            names |= {program["Name"] for program in described.get("GeneratedBy", [])}
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            _log.warning("%s: not a valid BIDS description (%s)", path, error)
+    return sorted(names)
 
 
 def _find(sources: Sequence[Path], config: BuildConfig) -> dict[str, RawStudy]:

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from monai.inferers import sliding_window_inference
 from torch import Tensor, nn
 
 from gliomoe.data_shards.batch import StudyBatch, StudySample
@@ -22,7 +21,7 @@ class InferenceConfig:
     """How a study is covered by windows."""
 
     window: tuple[int, int, int] = (128, 128, 128)
-    """D, H, W in voxels; a smaller study is one window."""
+    """D, H, W in voxels; a study that is no larger is computed whole."""
     overlap: float = 0.5
     """Part of a window that its neighbour covers again; the blend is Gaussian."""
     batch: int = 2
@@ -85,16 +84,22 @@ def _predict_one(
     model.eval()
     device = next(model.parameters()).device
     windows = _Windows(model, sample, config.precision)
-    dense = sliding_window_inference(
-        sample.voxels[None].to(device),
-        roi_size=config.window,
-        sw_batch_size=config.batch,
-        predictor=windows,
-        overlap=config.overlap,
-        mode="gaussian",
-    )
-    segments = windows.segments
-    return (dense[0].float().cpu() if segments else None), windows.markers()
+    voxels = sample.voxels[None].to(device)
+    if all(side <= most for side, most in zip(voxels.shape[2:], config.window, strict=True)):
+        dense = windows(voxels)
+    else:
+        # Imported here: MONAI takes seconds to import, and a study of one window needs none of it.
+        from monai.inferers import sliding_window_inference
+
+        dense = sliding_window_inference(
+            voxels,
+            roi_size=config.window,
+            sw_batch_size=config.batch,
+            predictor=windows,
+            overlap=config.overlap,
+            mode="gaussian",
+        )
+    return (dense[0].float().cpu() if windows.segments else None), windows.markers()
 
 
 class _Windows:

@@ -43,7 +43,7 @@ CLASSES = {
 }
 """Task → names of its classes; of a binary marker the second is what its probability is of."""
 
-TASK_NAMES = {"idh": "IDH", "1p19q": "1p/19q", "tert": "TERT", "grade": "WHO grade"}
+TASK_NAMES = {"idh": "IDH", "1p19q": "1p/19q", "tert": "TERT", "grade": "grade"}
 """Task → how people write it."""
 
 
@@ -131,7 +131,7 @@ def predict_case(
                 prediction, study.affine, reference, folder, name, config
             )
         record["markers"] = {
-            task: _marker(task, probability.tolist(), predictor.thresholds.get(task))
+            task: decide(task, probability.tolist(), predictor.thresholds.get(task))
             for task, probability in prediction.markers.items()
         }
         write_json(folder / f"{name}.json", record)
@@ -224,8 +224,14 @@ def _write_maps(
     }
 
 
-def _marker(task: str, probability: Sequence[float], threshold: float | None) -> dict[str, Any]:
-    """Probability and decision of one marker, or of the grade."""
+def decide(task: str, probability: Sequence[float], threshold: float | None) -> dict[str, Any]:
+    """Probabilities by class and the decision for one marker, or for the grade.
+
+    Args:
+        task: A key of `CLASSES`.
+        probability: One of the second class, or one for each class.
+        threshold: Of a binary marker; None means 0.5.
+    """
     names = CLASSES[task]
     if len(probability) == 1:
         used = 0.5 if threshold is None else threshold

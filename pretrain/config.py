@@ -31,7 +31,7 @@ class ModelConfig:
     """Side of a token's patch, voxels; the model's own if not given."""
     experts: int | None = None
     """Experts of each mixture; the model's own if not given, 1 for a dense model."""
-    decoder_width: int = 192
+    decoder_width: int = 128
     """Width of the decoder's blocks."""
     decoder_depth: int = 2
     """Number of the decoder's blocks."""
@@ -121,8 +121,7 @@ class EngineConfig:
     zero_stage: Literal[0, 1, 2] = 1
     """ZeRO: 1 shares the optimizer's state among processes, 2 the gradients also."""
     precision: Literal["auto", "fp32", "autocast"] = "auto"
-    """`autocast`: fp32 weights, bf16 arithmetic; `auto`: that where the hardware is fast at bf16,
-    fp32 elsewhere."""
+    """`autocast`: fp32 weights, bf16 arithmetic; `auto`: that on GPUs with bf16, else fp32."""
     accumulation: int = 1
     """Parts in which a process works through its share of a batch, to save memory."""
     timeout: float = 600.0

@@ -9,11 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from monai.metrics import (
-    compute_hausdorff_distance,
-    compute_surface_dice,
-    get_confusion_matrix,
-)
 from torch import Tensor
 
 RATIOS = ("dice", "iou", "nsd_1mm", "nsd_2mm", "sensitivity", "precision")
@@ -41,6 +36,13 @@ def region_figures(
         truth: [D, H, W] bool.
         spacing: Voxel size in mm along D, H, W.
     """
+    # Imported here: MONAI takes seconds to import, and training needs Dice alone.
+    from monai.metrics import (
+        compute_hausdorff_distance,
+        compute_surface_dice,
+        get_confusion_matrix,
+    )
+
     mm = [float(size) for size in spacing]
     has = bool(prediction.any()), bool(truth.any())
     if has != (True, True):

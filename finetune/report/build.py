@@ -32,6 +32,9 @@ CAPTION = (
     "not tell which one is better."
 )
 
+PHANTOM = "gliomoe phantom"
+"""What phantom cohorts give as their generator."""
+
 PHANTOM_NOTE = (
     "The cases of this run are simulated phantoms. They show that the software works; they are no "
     "evidence of how it does on patients."
@@ -69,18 +72,19 @@ def build_report(config: ReportConfig, out: Path) -> list[Evaluation]:
     evaluations = read_evaluations(config.evaluations)
     scans = [scan for folder in config.predictions for scan in prediction_scans(folder)]
     record = json.loads((config.run / "run.json").read_text("utf-8"))
-    scans += _validation_scans(run, record["config"], config.cases)
-    page = _page(run, record, evaluations, scans)
+    shards = _shards(run, record["config"])
+    scans += _validation_scans(run, shards, record["config"], config.cases)
+    notes = [PHANTOM_NOTE] if PHANTOM in shards.info.get("generated_by", ()) else []
+    page = _page(run, record, evaluations, scans, notes)
     with atomic_write(out, "w") as file:
         file.write(render(page))
     return evaluations
 
 
-def _validation_scans(run: FinetunedRun, settings: Mapping[str, Any], wanted: int) -> list[Scan]:
+def _validation_scans(
+    run: FinetunedRun, shards: ShardSet, settings: Mapping[str, Any], wanted: int
+) -> list[Scan]:
     """The first validation case of each of the first folds, with labels before without."""
-    if not wanted:
-        return []
-    shards = _shards(run, settings)
     labels = Path(settings["labels"]) if "labels" in settings else None
     cases = {case.key: case for case in labelled_cases(shards, labels, run.tasks)}
     splits = read_splits(run.path / SPLITS, list(cases))
@@ -89,7 +93,7 @@ def _validation_scans(run: FinetunedRun, settings: Mapping[str, Any], wanted: in
         keys = splits.folds[fold["fold"]].validation
         key = min(keys, key=lambda k: (cases[k].targets.get("seg") != 1, k))
         held_out = HeldOut(fold["fold"], cases[key], load_checkpoint(folder).eval())
-        scans.append(validation_scan(held_out, shards, run.inference))
+        scans.append(validation_scan(held_out, shards, run))
     return scans
 
 
@@ -107,6 +111,7 @@ def _page(
     record: Mapping[str, Any],
     evaluations: Sequence[Evaluation],
     scans: Sequence[Scan],
+    notes: Sequence[str],
 ) -> Page:
     """Everything that the report shows."""
     summary, versions = run.summary, record["machine"]["versions"]
@@ -132,7 +137,7 @@ def _page(
             "system": record["machine"]["system"],
             "git commit": record["git"] or "none",
         },
-        notes=[],
+        notes=notes,
         evaluations=evaluations,
         caption=CAPTION,
         scans=scans,

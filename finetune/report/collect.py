@@ -7,19 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from gliomoe.data_shards.errors import UsageError
 from gliomoe.data_shards.indexed import ShardSet
-from gliomoe.data_shards.labels import from_regions, to_canonical, to_regions
+from gliomoe.data_shards.labels import REGIONS, from_regions, to_canonical, to_regions
 from gliomoe.data_shards.nifti import read_labels, read_nifti
 from gliomoe.data_shards.sequences import SEQUENCES
 from gliomoe.finetune.cases import LabelledCase
 from gliomoe.finetune.dataset import read_case
-from gliomoe.finetune.inference import InferenceConfig, StudyPrediction, predict_study
+from gliomoe.finetune.inference import predict_study
 from gliomoe.finetune.metrics.segmentation import dice
-from gliomoe.finetune.predict import CLASSES, TASK_NAMES, read_record
+from gliomoe.finetune.predict import CLASSES, TASK_NAMES, decide, read_record
 from gliomoe.finetune.report.scans import Scan
+from gliomoe.finetune.run import FinetunedRun
 from gliomoe.models.model import Model
 
 SHOWN = ("flair", "t1ce", "t2", "t1")
@@ -35,11 +35,11 @@ class HeldOut:
     model: Model
 
 
-def validation_scan(held_out: HeldOut, shards: ShardSet, inference: InferenceConfig) -> Scan:
+def validation_scan(held_out: HeldOut, shards: ShardSet, run: FinetunedRun) -> Scan:
     """A validation case with its prediction and its reference labels."""
     case = held_out.case
     sample = read_case(shards, case)
-    prediction = predict_study([held_out.model], sample, inference)
+    prediction = predict_study([held_out.model], sample, run.inference)
     assert sample.seg is not None
     labels, facts = {}, {}
     if prediction.regions is not None:
@@ -48,12 +48,14 @@ def validation_scan(held_out: HeldOut, shards: ShardSet, inference: InferenceCon
         if case.targets.get("seg") == 1:
             labels["reference"] = sample.seg.numpy()
             found = dice(regions, to_regions(sample.seg)).tolist()
-            facts |= {
-                f"Dice {r}": f"{d:.2f}" for r, d in zip(("ET", "TC", "WT"), found, strict=True)
-            }
+            facts |= {f"Dice {r}": f"{d:.2f}" for r, d in zip(REGIONS, found, strict=True)}
     else:
         labels["reference"] = sample.seg.numpy()
-    facts |= _marker_facts(prediction, case.targets)
+    for task, probability in prediction.markers.items():
+        text = _decision(decide(task, probability.tolist(), run.thresholds.get(task)))
+        if not math.isnan(target := case.targets.get(task, math.nan)):
+            text += f"; label: {_label(task, target)}"
+        facts[TASK_NAMES[task]] = text
     names = [SEQUENCES[number] for number in sample.sequence.tolist()]
     return Scan(
         title=f"{case.key} (validation, fold {held_out.fold + 1})",
@@ -97,25 +99,21 @@ def _prediction_scan(folder: Path, record: Mapping[str, Any]) -> Scan:
         seg = read_labels(folder / segmentation["files"]["labels"]).data
         labels["prediction"] = to_canonical(seg, segmentation["convention"])
         facts |= {f"Volume {r}": f"{ml:.1f} ml" for r, ml in segmentation["volumes_ml"].items()}
-    for task, marker in record["markers"].items():
-        share = marker["probability"]
-        chance = share.get(marker["decision"], 1 - sum(share.values()))
-        facts[TASK_NAMES[task]] = f"{marker['decision']} ({chance:.2f})"
+    facts |= {TASK_NAMES[task]: _decision(made) for task, made in record["markers"].items()}
     return Scan(f"{record['case']} (prediction)", _ordered(images), labels, reference.affine, facts)
 
 
-def _marker_facts(prediction: StudyPrediction, targets: Mapping[str, float]) -> dict[str, str]:
-    """Marker → its likeliest class, with the label where it is known."""
-    facts = {}
-    for task, probability in prediction.markers.items():
-        p = probability if len(probability) > 1 else torch.cat([1 - probability, probability])
-        best = int(p.argmax())
-        text = f"{CLASSES[task][best]} ({p[best]:.2f})"
-        if not math.isnan(target := targets.get(task, math.nan)):
-            index = int(target) - 2 if task == "grade" else int(target)
-            text += f"; label: {CLASSES[task][index]}"
-        facts[TASK_NAMES[task]] = text
-    return facts
+def _decision(made: Mapping[str, Any]) -> str:
+    """A decision with what it rests on: `mutant: p = 0.41, threshold 0.30`."""
+    likeliest, p = max(made["probability"].items(), key=lambda item: item[1])
+    if "threshold" not in made:
+        return f"{made['decision']}: p = {p:.2f}"
+    return f"{made['decision']}: p({likeliest}) = {p:.2f}, threshold {made['threshold']:.2f}"
+
+
+def _label(task: str, target: float) -> str:
+    """A known label as people write it."""
+    return CLASSES[task][int(target) - 2 if task == "grade" else int(target)]
 
 
 def _ordered(images: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -14,6 +14,8 @@ PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 """Okabe and Ito's palette, distinct under colour blindness and on light and dark ground."""
 
 _MARKERS = "osD^vP"
+_DOTS = 30
+"""Most points of a curve that are marked one by one."""
 
 # Colours that no chart uses stand for the page's own and are replaced in the SVG.
 _INK, _RULE = "#010203", "#040506"
@@ -59,7 +61,8 @@ def curves(panels: Mapping[str, Mapping[str, tuple[Sequence[float], Sequence[flo
         axes = figure.subplots(1, max(len(panels), 1), squeeze=False)[0]
         for axis, (title, lines) in zip(axes, panels.items(), strict=True):
             for number, (name, (x, y)) in enumerate(lines.items()):
-                axis.plot(x, y, color=PALETTE[number % len(PALETTE)], label=name)
+                colour, dots = PALETTE[number % len(PALETTE)], "." if len(x) <= _DOTS else ""
+                axis.plot(x, y, color=colour, marker=dots, label=name)
             axis.set(title=title, xlabel="step", ylim=(0, 1) if "Dice" in title else (0, None))
             axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
         axes[-1].legend(fontsize=8)
@@ -94,7 +97,9 @@ def _intervals(axis: Axes, measure: str, intervals: Sequence[Interval | None]) -
         if interval is None:
             continue
         colour, marker = PALETTE[row % len(PALETTE)], _MARKERS[row % len(_MARKERS)]
-        axis.plot(interval.value, row, color=colour, marker=marker, markersize=6)
+        axis.plot(
+            interval.value, row, color=colour, marker=marker, markersize=6, clip_on=False, zorder=3
+        )
         if interval.low is not None and interval.high is not None:
             axis.plot([interval.low, interval.high], [row, row], color=colour)
     if measure.startswith("AUC"):

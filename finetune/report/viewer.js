@@ -74,7 +74,8 @@
     viewer = new niivue.Niivue({
       backColor: [0, 0, 0, 1],
       crosshairColor: [1, 1, 1, 0.4],
-      crosshairWidth: 0.5,
+      crosshairWidth: 0.6,
+      crosshairWidthUnit: "mm",
       isRadiologicalConvention: true,
       multiplanarLayout: niivue.MULTIPLANAR_TYPE.GRID,
       multiplanarShowRender: niivue.SHOW_RENDER.ALWAYS,

@@ -17,7 +17,7 @@ from gliomoe.data_shards.preprocess import PreprocessConfig, preprocess
 from gliomoe.data_shards.study import Study
 from gliomoe.finetune.inference import StudyPrediction
 from gliomoe.finetune.predict import PredictConfig, find_cases, predict_case, predict_cases
-from gliomoe.finetune.predictor import Predictor, to_sample
+from gliomoe.finetune.predictor import to_sample
 from gliomoe.launch.cli import main
 from gliomoe.models.checkpoint import save_checkpoint
 from gliomoe.models.registry import create_model

@@ -1,0 +1,108 @@
+"""Sliding windows: tissue only, sequences kept apart, markers weighted by tumour."""
+
+from dataclasses import dataclass, field, replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from gliomoe.data_shards.batch import StudyBatch, StudySample
+from gliomoe.finetune.inference import InferenceConfig, binary_entropy, predict_study
+from gliomoe.models.features import Features, Predictions
+
+
+@dataclass
+class Seen:
+    batches: list[StudyBatch] = field(default_factory=list)
+
+
+class Voxelwise(nn.Module):
+    """Sequence 1 is the logit of ET, TC and WT alike; the marker is the brightest voxel."""
+
+    def __init__(self, scale: float = 1.0, seg: bool = True) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(scale))
+        self.seg, self.seen = seg, Seen()
+
+    def forward(self, batch: StudyBatch) -> Predictions:
+        self.seen.batches.append(batch)
+        assert batch.voxels.shape[0] == 2 * batch.studies == len(batch.sequence)
+        image = batch.voxels[batch.sequence == 1, 0] * self.scale
+        empty = torch.zeros(0, 3)
+        features = Features(torch.zeros(batch.studies, 4), empty, empty[:, 0].long(), empty.long())
+        marker: Tensor = image.flatten(1).amax(1, keepdim=True)
+        grade = torch.cat([marker, 0 * marker, 0 * marker], 1)
+        seg = image.unsqueeze(1).expand(-1, 3, -1, -1, -1) if self.seg else None
+        return Predictions(seg, {"idh": marker, "grade": grade}, features)
+
+
+def sample(shape: tuple[int, int, int] = (20, 10, 12)) -> StudySample:
+    torch.manual_seed(0)
+    voxels = torch.zeros(2, *shape)
+    voxels[:, 2:8, 1:9, 1:11] = torch.randn(2, 6, 8, 10)
+    return StudySample("s", voxels, torch.tensor([3, 1]), torch.ones(3))
+
+
+def test_windows_blend_to_the_voxelwise_answer():
+    study = sample()
+    config = InferenceConfig(window=(8, 8, 8), precision="fp32")
+    prediction = predict_study([Voxelwise()], study, config)
+    tissue = (study.voxels != 0).any(0)
+    assert torch.allclose(
+        prediction.regions[:, tissue], study.voxels[1, tissue].sigmoid().expand(3, -1), atol=1e-5
+    )
+    assert prediction.regions.shape == (3, *study.voxels.shape[1:])
+
+
+def test_windows_of_air_are_not_computed_and_are_background():
+    study, model = sample(), Voxelwise()
+    prediction = predict_study([model], study, InferenceConfig((4, 10, 12), 0.0, precision="fp32"))
+    assert all(batch.voxels.flatten(1).any(1).all() for batch in model.seen.batches)
+    assert prediction.regions[:, 12:].eq(0).all()
+
+
+def test_a_small_study_is_one_window():
+    model = Voxelwise()
+    prediction = predict_study([model], sample(), InferenceConfig(precision="fp32"))
+    assert len(model.seen.batches) == 1
+    assert prediction.regions.shape == (3, 20, 10, 12)
+
+
+def test_markers_weigh_windows_by_tumour():
+    voxels = torch.full((2, 16, 8, 8), -20.0)
+    voxels[1, 8:] = 3.0
+    study = replace(sample(), voxels=voxels)
+    prediction = predict_study([Voxelwise()], study, InferenceConfig((8, 8, 8), 0.0, 1, "fp32"))
+    assert prediction.markers["idh"].item() == pytest.approx(torch.tensor(3.0).sigmoid().item())
+    assert prediction.markers["grade"].shape == (3,)
+    assert prediction.markers["grade"].sum().item() == pytest.approx(1)
+
+
+def test_an_ensemble_is_the_mean_and_disagreement_is_uncertain():
+    study = sample()
+    config = InferenceConfig(precision="fp32")
+    one = predict_study([Voxelwise(9.0)], study, config)
+    two = predict_study([Voxelwise(-9.0)], study, config)
+    both = predict_study([Voxelwise(9.0), Voxelwise(-9.0)], study, config)
+    assert torch.allclose(both.regions, (one.regions + two.regions) / 2)
+    assert torch.allclose(both.markers["idh"], (one.markers["idh"] + two.markers["idh"]) / 2)
+    tissue = (study.voxels != 0).any(0)
+    assert torch.allclose(both.uncertainty[tissue], torch.ones(int(tissue.sum())), atol=1e-4)
+    assert both.uncertainty.mean() > one.uncertainty.mean()
+
+
+def test_markers_without_segmentation():
+    prediction = predict_study([Voxelwise(seg=False)], sample(), InferenceConfig(precision="fp32"))
+    assert prediction.regions is None and prediction.uncertainty is None
+    assert set(prediction.markers) == {"idh", "grade"}
+
+
+def test_a_study_of_air_is_refused():
+    study = StudySample("s", torch.zeros(1, 4, 4, 4), torch.tensor([0]), torch.ones(3))
+    with pytest.raises(ValueError, match="study s: no voxel"):
+        predict_study([Voxelwise()], study, InferenceConfig())
+
+
+def test_entropy_in_bits():
+    assert binary_entropy(torch.tensor(0.5)).item() == pytest.approx(1.0)
+    assert binary_entropy(torch.tensor([0.0, 1.0])).max().item() < 1e-5
