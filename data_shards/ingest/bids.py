@@ -13,23 +13,16 @@ from gliomoe.data_shards.study import RawStudy
 FOLDERS = ("anat", "dwi", "swi", "perf")
 
 
-def is_bids_subject(source: Path) -> bool:
-    """Whether a folder is that of one subject."""
-    held = [source / kind for kind in FOLDERS] + _children(source, "ses-*")
-    return source.resolve().name.startswith("sub-") and any(path.is_dir() for path in held)
-
-
 def find_bids(source: Path) -> list[RawStudy]:
     """One study for each session of each subject; one without images is a study without series.
 
     Args:
-        source: The data set, or the folder of one subject in it.
+        source: The data set, or the folder of one of its subjects.
     """
-    source = source.resolve()
-    subjects = _children(source, "sub-*")
-    if is_bids_subject(source):
-        source, subjects = source.parent, [source]
     studies = []
+    source = source.resolve()
+    one = is_subject(source)
+    root, subjects = (source.parent, [source]) if one else (source, _children(source, "sub-*"))
     for subject in subjects:
         sessions: list[Path | None] = [*_children(subject, "ses-*")]
         for session in sessions or [None]:
@@ -46,12 +39,17 @@ def find_bids(source: Path) -> list[RawStudy]:
                     subject=subject.name,
                     session=session.name if session else None,
                     series=by_sequence(images),
-                    seg=_segmentation(source, folder.relative_to(source)),
+                    seg=_segmentation(root, folder.relative_to(root)),
                     source=folder,
                     layout="bids",
                 )
             )
     return studies
+
+
+def is_subject(folder: Path) -> bool:
+    """Whether a folder is that of one subject."""
+    return folder.resolve().name.startswith("sub-")
 
 
 def _children(folder: Path, pattern: str) -> list[Path]:

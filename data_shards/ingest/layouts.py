@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from gliomoe.data_shards.errors import UsageError
-from gliomoe.data_shards.ingest.bids import find_bids, is_bids_subject
+from gliomoe.data_shards.ingest.bids import find_bids, is_subject
 from gliomoe.data_shards.ingest.brats import find_brats
 from gliomoe.data_shards.ingest.case import find_case
 from gliomoe.data_shards.ingest.names import nifti_files
@@ -48,7 +48,7 @@ def _recognise(source: Path) -> str:
     if source.is_file() or nifti_files(source):
         return "case"
     described = (source / "dataset_description.json").is_file()
-    if described or any(source.glob("sub-*/*/")) or is_bids_subject(source):
+    if described or is_subject(source) or any(source.glob("sub-*/*/")):
         return "bids"
     if any(path.is_dir() and nifti_files(path) for path in source.iterdir()):
         return "brats"

@@ -8,6 +8,7 @@ from typing import Any
 import tyro
 
 from gliomoe.finetune.evaluate import EvaluateConfig, evaluate
+from gliomoe.launch.options import Switch
 from gliomoe.launch.runs import machine
 
 EXAMPLE = "gliomoe evaluate runs/first --data test/ --labels test/labels.tsv --out results/first"
@@ -29,10 +30,10 @@ class Options:
     """A second run, compared case by case."""
     cache: Path | None = None
     """Where a raw folder's shard set is kept; None: OUT/shards."""
-    allow_leakage: bool = False
+    allow_leakage: Switch = False
     """Measure on cases that the run has seen."""
     device: str = "auto"
-    json: bool = False
+    json: Switch = False
     """Print metrics.json instead of a table."""
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import tyro
 
 from gliomoe.data_shards.errors import UsageError
+from gliomoe.launch.options import Switch
 
 EXAMPLE = "gliomoe models 'gliomoe_*'"
 
@@ -17,7 +18,7 @@ class Options:
 
     pattern: tyro.conf.Positional[str] = "*"
     """Shell pattern of the names."""
-    json: bool = False
+    json: Switch = False
     """Print a JSON list of objects instead of a table."""
 
 

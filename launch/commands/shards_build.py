@@ -9,6 +9,7 @@ import tyro
 
 from gliomoe.data_shards.build import BuildConfig, build_shards
 from gliomoe.data_shards.preprocess import PreprocessConfig
+from gliomoe.launch.options import Switch
 
 EXAMPLE = "gliomoe shards build data/bids data/brats --out shards --workers 4"
 
@@ -23,7 +24,7 @@ class Options:
     """Folder of the shard set; the same command continues one that was interrupted."""
     layout: Literal["auto", "bids", "brats", "case"] = "auto"
     """Layout of the sources."""
-    keep_ids: bool = False
+    keep_ids: Switch = False
     """Keep subject and session in the keys instead of a salted hash."""
     salt: str = "gliomoe"
     """Text that salts the hashed keys; with one of your own nobody else can recompute them."""
@@ -37,7 +38,7 @@ class Options:
         default_factory=PreprocessConfig
     )
     """Preprocessing."""
-    json: bool = False
+    json: Switch = False
     """Print the result as JSON."""
 
 

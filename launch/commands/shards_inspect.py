@@ -8,6 +8,7 @@ from typing import Any
 import tyro
 
 from gliomoe.data_shards.indexed import ShardSet
+from gliomoe.launch.options import Switch
 
 EXAMPLE = "gliomoe shards inspect shards --json True"
 
@@ -22,7 +23,7 @@ class Options:
     """The shard set."""
     key: tyro.conf.Positional[str | None] = None
     """A study; without one the whole set is described."""
-    json: bool = False
+    json: Switch = False
     """Print everything as JSON."""
 
 

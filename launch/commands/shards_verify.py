@@ -7,6 +7,7 @@ from pathlib import Path
 import tyro
 
 from gliomoe.data_shards.verify import verify
+from gliomoe.launch.options import Switch
 
 EXAMPLE = "gliomoe shards verify shards"
 
@@ -17,7 +18,7 @@ class Options:
 
     folder: tyro.conf.Positional[Path]
     """The shard set."""
-    json: bool = False
+    json: Switch = False
     """Print the result as JSON."""
 
 
