@@ -8,7 +8,6 @@ from typing import Any
 import tyro
 
 from gliomoe.finetune.evaluate import EvaluateConfig, evaluate
-from gliomoe.launch.options import Switch
 from gliomoe.launch.runs import machine
 
 EXAMPLE = "gliomoe evaluate runs/first --data test/ --labels test/labels.tsv --out results/first"
@@ -30,10 +29,10 @@ class Options:
     """A second run, compared case by case."""
     cache: Path | None = None
     """Where a raw folder's shard set is kept; None: OUT/shards."""
-    allow_leakage: Switch = False
+    allow_leakage: bool = False
     """Measure on cases that the run has seen."""
     device: str = "auto"
-    json: Switch = False
+    json: bool = False
     """Print metrics.json instead of a table."""
 
 

@@ -7,7 +7,6 @@ from typing import Any
 import tyro
 
 from gliomoe.data_shards.errors import UsageError
-from gliomoe.launch.options import Switch
 
 EXAMPLE = "gliomoe models 'gliomoe_*'"
 
@@ -18,7 +17,7 @@ class Options:
 
     pattern: tyro.conf.Positional[str] = "*"
     """Shell pattern of the names."""
-    json: Switch = False
+    json: bool = False
     """Print a JSON list of objects instead of a table."""
 
 

@@ -8,7 +8,6 @@ from typing import Any
 import tyro
 
 from gliomoe.data_shards.indexed import ShardSet
-from gliomoe.launch.options import Switch
 
 EXAMPLE = "gliomoe shards inspect shards --json True"
 
@@ -23,7 +22,7 @@ class Options:
     """The shard set."""
     key: tyro.conf.Positional[str | None] = None
     """A study; without one the whole set is described."""
-    json: Switch = False
+    json: bool = False
     """Print everything as JSON."""
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import tyro
 
 from gliomoe.data_shards.verify import verify
-from gliomoe.launch.options import Switch
 
 EXAMPLE = "gliomoe shards verify shards"
 
@@ -18,7 +17,7 @@ class Options:
 
     folder: tyro.conf.Positional[Path]
     """The shard set."""
-    json: Switch = False
+    json: bool = False
     """Print the result as JSON."""
 
 
