@@ -24,6 +24,7 @@ from gliomoe.data_shards.errors import UsageError
 C = TypeVar("C")
 
 _MARKERS = (tyro.conf.AvoidSubcommands, tyro.conf.FlagConversionOff)
+_HELP_INDENT = " " * 9
 _REGISTRY = tyro.constructors.ConstructorRegistry()
 
 
@@ -173,9 +174,13 @@ def _check_keys(cls: type, table: Mapping[str, Any], source: str, prefix: str = 
 
 
 def _one_line(message: str) -> str:
-    """The parser's framed message as one line: its first part and the nearest names, if any."""
-    lines = [line.strip("│╭╮╰╯ ") for line in message.splitlines()]
-    body = " ".join(line for line in lines[1:-1] if line)
-    parts = [part.strip() for part in re.split("─{3,}", body)]
-    kept = [parts[0], *(part for part in parts[1:] if part.startswith("Perhaps"))]
-    return re.sub(r"\s+", " ", "; ".join(kept))
+    """The parser's framed message as one line, without the help texts that it quotes."""
+    sections: list[list[str]] = [[]]
+    for line in re.sub(r"\x1b\[[\d;]*m", "", message).splitlines()[1:-1]:
+        text = line.strip("│|")
+        if not text.strip(" ─-"):
+            sections.append([])
+        elif not text.startswith(_HELP_INDENT):
+            sections[-1].append(text.strip())
+    parts = [" ".join(section) for section in sections if section]
+    return "; ".join(p for p in parts if not p.startswith(("For full help", "Argument help")))

@@ -29,7 +29,7 @@ def test_overview_lists_every_command(capsys):
         (["shards"], "shards needs one of: build, verify, inspect"),
         (["shards", "bild"], "shards needs one of"),
         (["pretrain", "no_such_preset"], "neither a preset nor a TOML file; presets: "),
-        (["pretrain", "--run.stepps", "3"], "--run.steps"),
+        (["pretrain", "--run.stepps", "3"], "Unrecognized options: --run.stepps 3"),
     ],
 )
 def test_wrong_calls_are_one_line(args, message, capsys):

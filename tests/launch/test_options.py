@@ -1,5 +1,6 @@
 """Presets, flags and the effective configuration go through one parser."""
 
+import sys
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -46,7 +47,7 @@ def test_effective_configuration_reads_back():
 @pytest.mark.parametrize(
     ("args", "table", "message"),
     [
-        (["--optim.lrr", "3"], {}, "--optim.lr FLOAT"),
+        (["--optim.lrr", "3"], {}, "Perhaps you meant: --optim.lr FLOAT; see gliomoe"),
         (["--optim.lr", "fast"], {}, "could not convert string to float: 'fast'"),
         (["--optim.lr", "-1"], {}, "optim.lr must be positive"),
         ([], {"optim": {"lrr": 3}}, "some.toml: unknown key optim.lrr; perhaps optim.lr"),
@@ -54,11 +55,13 @@ def test_effective_configuration_reads_back():
         ([], {"limit": {"a": 1}}, "some.toml: limit is a value, not a section"),
     ],
 )
-def test_wrong_options_are_one_line(args, table, message):
+@pytest.mark.parametrize("coloured", [False, True])
+def test_wrong_options_are_one_line(args, table, message, coloured, monkeypatch):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: coloured, raising=False)
     with pytest.raises(UsageError) as error:
         resolve(*args, **table)
     assert message in str(error.value)
-    assert "\n" not in str(error.value)
+    assert not set("\n\x1b│─") & set(str(error.value))
 
 
 @dataclass(frozen=True)
