@@ -4,6 +4,7 @@ Both masks empty: every ratio is 1 and HD95 is 0. One of them empty: every ratio
 the diagonal of the image in mm (373.13 on the BraTS grid, the penalty of the BraTS challenge).
 """
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -53,21 +54,22 @@ def region_figures(
         return RegionFigures(values, empty)
     p, g = prediction[None, None].float(), truth[None, None].float()
     tp, fp, _, fn = get_confusion_matrix(p, g)[0, 0].tolist()
-    nsd = {
-        f"nsd_{limit:.0f}mm": compute_surface_dice(
-            p, g, class_thresholds=[limit], include_background=True, spacing=mm
-        ).item()
-        for limit in (1.0, 2.0)
-    }
+    surface = {"include_background": True, "spacing": mm}
+    with warnings.catch_warnings():
+        # MONAI 1.5 warns of an argument that it passes to itself.
+        warnings.simplefilter("ignore", FutureWarning)
+        nsd = {
+            f"nsd_{limit:.0f}mm": compute_surface_dice(p, g, [limit], **surface).item()
+            for limit in (1.0, 2.0)
+        }
+        hd95 = compute_hausdorff_distance(p, g, percentile=95, **surface).item()
     values = {
         "dice": 2 * tp / (2 * tp + fp + fn),
         "iou": tp / (tp + fp + fn),
         **nsd,
         "sensitivity": tp / (tp + fn),
         "precision": tp / (tp + fp),
-        "hd95": compute_hausdorff_distance(
-            p, g, include_background=True, percentile=95, spacing=mm
-        ).item(),
+        "hd95": hd95,
     }
     return RegionFigures(values, "none")
 

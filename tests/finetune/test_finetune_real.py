@@ -28,5 +28,5 @@ def test_finetune_on_five_cases_and_evaluate_two(real_data: Path, tmp_path: Path
     assert main(["evaluate", run, "--data", data, "--out", out]) == 0
     metrics = json.loads((tmp_path / "metrics/metrics.json").read_text())
     assert metrics["cases"] == 2
-    assert metrics["regions"]["WT"]["dice"]["mean"] > 0.3
+    assert metrics["regions"]["WT"]["dice"]["mean"] > 0.2
     assert metrics["regions"]["ET"]["empty"]["truth"] + metrics["regions"]["ET"]["empty"]["both"]
