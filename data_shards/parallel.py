@@ -7,6 +7,7 @@ forked; each watches its parent and ends with it, even when that is killed.
 import itertools
 import multiprocessing
 import os
+import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -59,7 +60,8 @@ def ordered_map(function: Callable[[J], R], jobs: Iterable[J], workers: int) -> 
 
 
 def _follow_parent() -> None:
-    """End this process when its parent does."""
+    """End this process, without a word, when its parent ends or both are interrupted."""
+    signal.signal(signal.SIGINT, lambda *_: os._exit(1))
     parent = multiprocessing.parent_process()
     assert parent is not None, "runs in worker processes only"
 

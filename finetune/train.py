@@ -51,6 +51,9 @@ log = logging.getLogger(__name__)
 
 DEFAULT_MODEL = "gliomoe_tiny"
 
+PHANTOM = "gliomoe phantom"
+"""What simulated cohorts give as their generator; the model card must say so."""
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -148,7 +151,12 @@ def run_fold(config: FinetuneConfig, prepared: Prepared, number: int) -> None:
     save_checkpoint(
         fold_folder(config.out, number),
         model,
-        card=model_card(f"{config.out.name}, fold {number}", model, **about),
+        card=model_card(
+            f"{config.out.name}, fold {number}",
+            model,
+            phantom=PHANTOM in prepared.shards.info.get("generated_by", ()),
+            **about,
+        ),
         fingerprints=_seen(prepared),
         **about,
     )
