@@ -5,6 +5,7 @@ key is found by bisection.
 """
 
 import zlib
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,7 +89,7 @@ class Index:
             raise DataError(f"{path}: no readable index ({error}); build the set again") from error
         if rows.dtype != _ROW or rows.ndim != 1:
             raise DataError(f"{path}: not an index of this format version; build the set again")
-        return cls(rows)
+        return cls(np.asarray(rows))
 
     def __len__(self) -> int:
         """Studies of the set."""
@@ -117,11 +118,9 @@ class Index:
 
     def position(self, key: str) -> int | None:
         """The number of a study, None if there is none of this key."""
-        wanted = key.encode()
-        found = int(np.searchsorted(self._rows["key"], wanted))
-        if found < len(self) and self._rows["key"][found] == wanted:
-            return found
-        return None
+        keys, wanted = self._rows["key"], key.encode()
+        found = bisect_left(keys, wanted)
+        return found if found < len(self) and keys[found] == wanted else None
 
     def counts(self) -> dict[str, int]:
         """Sequence → studies that have it; sequences that none has are left out."""

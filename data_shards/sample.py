@@ -50,7 +50,8 @@ def decode_sample(
     for name, out in zip(names, voxels, strict=True):
         codes = _decode(members, frame_suffix(name), record, np.int16, window)
         how = record["sequences"][name]
-        normalise(codes, how["scale"], how["offset"], *how["percentiles"], out=out[window.inside])
+        low, high = how["percentiles"]
+        normalise(codes, how["scale"], how["offset"], low, high, out[window.inside])
     labels = None
     if seg and record["has_seg"]:
         labels = np.zeros(tuple(size), np.uint8)

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import redirect_stderr
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
 import tyro
 
@@ -23,20 +23,31 @@ from gliomoe.data_shards.errors import UsageError
 
 C = TypeVar("C")
 
-Switch = Annotated[
-    bool,
-    tyro.constructors.PrimitiveConstructorSpec(
+_MARKERS = (tyro.conf.AvoidSubcommands, tyro.conf.FlagConversionOff)
+_REGISTRY = tyro.constructors.ConstructorRegistry()
+
+
+@_REGISTRY.primitive_rule
+def _switch(
+    info: tyro.constructors.PrimitiveTypeInfo,
+) -> tyro.constructors.PrimitiveConstructorSpec[bool] | None:
+    """A boolean may stand bare: `--json`, `--json True` and `--json=False` all parse."""
+    if info.type is not bool:
+        return None
+    return tyro.constructors.PrimitiveConstructorSpec(
         nargs=(0, 1),
         metavar="[True|False]",
-        instance_from_str=lambda given: not given or {"True": True, "False": False}[given[0]],
+        instance_from_str=_read_switch,
         is_instance=lambda value: isinstance(value, bool),
         str_from_instance=lambda value: [str(value)],
-        choices=None,
-    ),
-]
-"""A boolean option that may stand bare: `--json`, `--json True` and `--json=False` all parse."""
+    )
 
-_MARKERS = (tyro.conf.AvoidSubcommands, tyro.conf.FlagConversionOff)
+
+def _read_switch(given: list[str]) -> bool:
+    """True where nothing follows the flag; a TOML file spells out either."""
+    if given and given[0] not in ("True", "False"):
+        raise ValueError(f"expected True or False, not {given[0]!r}")
+    return not given or given[0] == "True"
 
 
 def parse(
@@ -66,7 +77,14 @@ def parse(
     caught = io.StringIO()
     try:
         with redirect_stderr(caught):
-            return tyro.cli(cls, args=spelt, prog=prog, description=description, config=_MARKERS)
+            return tyro.cli(
+                cls,
+                args=spelt,
+                prog=prog,
+                description=description,
+                config=_MARKERS,
+                registry=_REGISTRY,
+            )
     except SystemExit as stop:
         if not stop.code:
             raise

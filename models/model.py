@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import nn
 
+from gliomoe.models.encoders.encoder import Encoder
 from gliomoe.models.errors import ModelError
 from gliomoe.models.features import Predictions
 from gliomoe.models.heads.markers import MARKERS, MarkerHead
@@ -25,9 +26,9 @@ class Model(nn.Module):
         config: Name, tasks and settings, JSON-able; `create_model` rebuilds the model from it.
     """
 
-    def __init__(self, encoder: nn.Module, tasks: Sequence[str], config: dict[str, Any]):
+    def __init__(self, encoder: Encoder, tasks: Sequence[str], config: dict[str, Any]):
         super().__init__()
-        self.encoder = encoder
+        self.encoder: Encoder = encoder
         self.tasks = check_tasks(tasks)
         self.config = {**config, "tasks": list(self.tasks)}
         self.heads = nn.ModuleDict()

@@ -14,11 +14,12 @@ from typing import Any
 from torch import nn
 
 from gliomoe.models.encoders import gliomoe
+from gliomoe.models.encoders.encoder import Encoder
 from gliomoe.models.errors import ModelError
 from gliomoe.models.model import Model
 from gliomoe.models.moe.layer import MixtureOfExperts
 
-ENCODERS: dict[str, Callable[..., nn.Module]] = {
+ENCODERS: dict[str, Callable[..., Encoder]] = {
     "gliomoe_tiny": partial(gliomoe.build, gliomoe.TINY),
     "gliomoe_small": partial(gliomoe.build, gliomoe.SMALL),
     "gliomoe_base": partial(gliomoe.build, gliomoe.BASE),

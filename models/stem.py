@@ -80,7 +80,7 @@ class PatchStem(nn.Module):
         Returns:
             [N, width], study after study.
         """
-        weights, biases = self.weight(sequence), self.bias(sequence)
+        weights, biases = self.weight(sequence).unbind(), self.bias(sequence).unbind()
         shares = self.fusion(sequence, study, studies)
         fused: dict[int, Tensor] = {}
         for volume, owner in enumerate(study.tolist()):
@@ -111,7 +111,7 @@ class DetailStem(nn.Module):
         Returns:
             [B, C, D, H, W] in channels-last memory.
         """
-        weights, biases = self.weight(sequence), self.bias(sequence)
+        weights, biases = self.weight(sequence).unbind(), self.bias(sequence).unbind()
         shares = self.fusion(sequence, study, studies)
         fused: dict[int, Tensor] = {}
         for volume, owner in enumerate(study.tolist()):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from gliomoe.data_shards.augment import AugmentConfig
+from gliomoe.data_shards.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class ModelConfig:
     """Side of a token's patch, voxels; the model's own if not given."""
     experts: int | None = None
     """Experts of each mixture; the model's own if not given, 1 for a dense model."""
-    decoder_width: int = 192
+    decoder_width: int = 128
     """Width of the decoder's blocks."""
     decoder_depth: int = 2
     """Number of the decoder's blocks."""
@@ -121,8 +122,7 @@ class EngineConfig:
     zero_stage: Literal[0, 1, 2] = 1
     """ZeRO: 1 shares the optimizer's state among processes, 2 the gradients also."""
     precision: Literal["auto", "fp32", "autocast"] = "auto"
-    """`autocast`: fp32 weights, bf16 arithmetic; `auto`: that where the hardware is fast at bf16,
-    fp32 elsewhere."""
+    """`autocast`: fp32 weights, bf16 arithmetic; `auto`: that on GPUs with bf16, else fp32."""
     accumulation: int = 1
     """Parts in which a process works through its share of a batch, to save memory."""
     timeout: float = 600.0
@@ -196,11 +196,11 @@ class PretrainConfig:
         """Studies in one forward pass of one process.
 
         Raises:
-            ValueError: If the batch cannot be shared out evenly.
+            UsageError: If the batch cannot be shared out evenly.
         """
         parts = self.engine.accumulation * world
         if self.optim.batch % parts:
-            raise ValueError(
+            raise UsageError(
                 f"optim.batch ({self.optim.batch}) must be a multiple of processes × "
                 f"engine.accumulation ({world} × {self.engine.accumulation})"
             )

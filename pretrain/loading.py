@@ -6,7 +6,7 @@ same samples, so that its contrastive negatives are the same. To resume, the ste
 """
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -65,7 +65,7 @@ def load_parts(
     stop: int,
     workers: int,
     pin: bool = False,
-) -> Iterator[PairBatch]:
+) -> Generator[PairBatch, None, None]:
     """The parts of this rank, from step `start` up to `stop`.
 
     Args:
@@ -89,12 +89,18 @@ def load_parts(
         worker_init_fn=_ignore_signals,
         generator=torch.Generator(),  # keeps the loader's own seed out of the global generator
     )
+    iterator = iter(loader)
     try:
-        yield from loader
+        yield from iterator
     except DataError as error:
         # A worker's error arrives with its traceback in the text; its last line is the message.
         text = str(error).strip().splitlines()[-1]
         raise DataError(text.rsplit("DataError: ", 1)[-1]) from error
+    finally:
+        if workers:
+            # Now, not when the last traceback that refers to it is gone: the interpreter would
+            # wait for workers that do not listen to signals.
+            iterator._shutdown_workers()
 
 
 def _ignore_signals(worker: int) -> None:

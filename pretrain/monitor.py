@@ -62,6 +62,7 @@ class Monitor:
         if self.active:
             from torch.utils.tensorboard import SummaryWriter
 
+            self.run.mkdir(parents=True, exist_ok=True)
             cut_trace(self.run / TRACE, self.start)
             self._trace = (self.run / TRACE).open("a", encoding="utf-8")
             self._board = SummaryWriter(str(self.run / "tensorboard"), purge_step=self.start)

@@ -1,6 +1,7 @@
 """A pretraining run from its configuration: start the processes, take up what is there, train."""
 
 import logging
+from contextlib import closing
 from dataclasses import asdict
 from typing import Any
 
@@ -38,10 +39,7 @@ def pretrain(config: PretrainConfig) -> bool:
 
     with stop_flag() as stop:
         device = engine.start_processes(config.engine)
-        try:
-            return _pretrain(config, device, stop)
-        finally:
-            engine.stop_processes()
+        return _pretrain(config, device, stop)
 
 
 def _pretrain(config: PretrainConfig, device: torch.device, stop: StopFlag) -> bool:
@@ -68,9 +66,6 @@ def _pretrain(config: PretrainConfig, device: torch.device, stop: StopFlag) -> b
     }
     start = _take_up(engine, config, about)
     dataset = StudyViews(shards, config.views, config.augment, encoder.patch_size, config.run.seed)
-    parts = load_parts(
-        dataset, placement, start, config.run.steps, config.data.workers, device.type == "cuda"
-    )
     logger.info(
         "%s: %d studies, %s, step %d of %d, %s on %d x %s",
         config.run.out,
@@ -82,7 +77,10 @@ def _pretrain(config: PretrainConfig, device: torch.device, stop: StopFlag) -> b
         world,
         device.type,
     )
-    return train(Training(config, engine, parts, start, about), stop)
+    pin = device.type == "cuda"
+    parts = load_parts(dataset, placement, start, config.run.steps, config.data.workers, pin)
+    with closing(parts):
+        return train(Training(config, engine, parts, start, about), stop)
 
 
 def prepare_encoder(encoder: nn.Module, config: PretrainConfig) -> nn.Module:

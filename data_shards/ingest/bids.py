@@ -24,7 +24,8 @@ def find_bids(source: Path) -> list[RawStudy]:
     one = is_subject(source)
     root, subjects = (source.parent, [source]) if one else (source, _children(source, "sub-*"))
     for subject in subjects:
-        for session in _children(subject, "ses-*") or [None]:
+        sessions: list[Path | None] = [*_children(subject, "ses-*")]
+        for session in sessions or [None]:
             folder = session or subject
             images = [
                 path

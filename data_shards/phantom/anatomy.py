@@ -61,12 +61,12 @@ def draw_head_shape(rng: np.random.Generator, age: float) -> HeadShape:
         age: Years.
     """
     ageing = np.clip((age - 25) / 55, 0, 1)
-    velocity = sum(
+    parts = [
         np.float32(amplitude) * smooth_noise(rng, scale, channels=3, grid=WARP_GRID)
         for scale, amplitude in (_COARSE_WARP, _FINE_WARP)
-    )
+    ]
     widening = np.float32(rng.normal(4.0 * ageing, 1.5))
-    velocity += widening * _ventricle_pull()
+    velocity = parts[0] + parts[1] + widening * _ventricle_pull()
     displacement = WARP_GRID.resample(_exponential(velocity), MODEL_GRID)
     displacement += _random_affine(rng, MODEL_GRID.points())
     atrophy = float(np.clip(0.1 + 0.35 * ageing + rng.normal(0, 0.08), 0, 0.6))
@@ -124,7 +124,9 @@ def _template() -> tuple[Grid, np.ndarray]:
         raise DataError("nilearn: not installed; its MNI152 maps are the phantom's anatomy")
     folder = Path(spec.origin).parent / "datasets" / "data"
     t1, gm, wm = (
-        nib.load(folder / f"mni_icbm152_{name}_tal_nlin_sym_09a_converted.nii.gz")
+        nib.Nifti1Image.from_filename(
+            folder / f"mni_icbm152_{name}_tal_nlin_sym_09a_converted.nii.gz"
+        )
         for name in ("t1", "gm", "wm")
     )
     brain = ndimage.binary_fill_holes(np.asarray(t1.dataobj) > _BRAIN_T1)

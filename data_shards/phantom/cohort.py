@@ -5,9 +5,7 @@ bytes of a subject depend on the configuration and its number alone.
 """
 
 import dataclasses
-import gzip
 import json
-import logging
 import multiprocessing
 import os
 import shutil
@@ -18,12 +16,11 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing.connection import wait
 from pathlib import Path
 
-import nibabel as nib
-import numpy as np
 from tqdm import tqdm
 
 from gliomoe.data_shards.errors import UsageError
 from gliomoe.data_shards.files import atomic_write, write_json
+from gliomoe.data_shards.nifti import write_nifti
 from gliomoe.data_shards.phantom.grid import brain_grid
 from gliomoe.data_shards.phantom.scanner import Acquisition
 from gliomoe.data_shards.phantom.subject import (
@@ -39,8 +36,7 @@ NOTICE = "Simulated: a test bed for software, never clinical evidence."
 _SUFFIXES = {"t1": "T1w", "t1ce": "ce-gadolinium_T1w", "t2": "T2w", "flair": "FLAIR"}
 _SEGMENTATIONS = Path("derivatives", "segmentations")
 _BIDS_VERSION = "1.9.0"
-
-_log = logging.getLogger(__name__)
+_GENERATED_BY = [{"Name": "gliomoe phantom", "Version": str(GENERATOR_VERSION)}]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,8 +63,10 @@ def write_cohort(out: Path, config: CohortConfig, workers: int = 1) -> CohortRep
     if workers < 1:
         raise UsageError(f"workers {workers}: at least 1 is needed")
     _claim(out, config)
-    for leftover in out.rglob(".*.tmp"):
-        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+    for folder in out.glob(".sub-*.tmp"):
+        shutil.rmtree(folder)
+    for file in out.rglob(".*.tmp"):
+        file.unlink()
     names = {number: _name(config, number) for number in range(1, config.subjects + 1)}
     missing = [number for number, name in names.items() if not (out / name).is_dir()]
     if not (out / "participants.tsv").is_file() or missing:
@@ -78,6 +76,8 @@ def write_cohort(out: Path, config: CohortConfig, workers: int = 1) -> CohortRep
         with bar:
             for _ in _make(out, config, missing, min(workers, len(missing))):
                 bar.update()
+        if not config.unlabelled:
+            _describe_segmentations(out)
         _write_participants(out, config)
     return CohortReport(config.subjects, len(missing), config.subjects - len(missing))
 
@@ -89,14 +89,11 @@ def write_subject(out: Path, config: CohortConfig, number: int) -> None:
     affine = brain_grid(config.spacing).affine
     name = _name(config, number)
     if not config.unlabelled:
-        path = out / _SEGMENTATIONS / name / "anat" / f"{name}_dseg.nii.gz"
-        with atomic_write(path) as file:
-            file.write(_nifti(seg, affine))
+        write_nifti(out / _SEGMENTATIONS / name / "anat" / f"{name}_dseg.nii.gz", seg, affine)
     partial = out / f".{name}.tmp"
-    (partial / "anat").mkdir(parents=True, exist_ok=True)
     for sequence, image in images.items():
         stem = partial / "anat" / f"{name}_{_SUFFIXES[sequence]}"
-        Path(f"{stem}.nii.gz").write_bytes(_nifti(image, affine))
+        write_nifti(Path(f"{stem}.nii.gz"), image, affine)
         write_json(Path(f"{stem}.json"), _sidecar(subject.session[sequence]))
     os.replace(partial, out / name)
 
@@ -109,7 +106,7 @@ def _claim(out: Path, config: CohortConfig) -> None:
         "Name": "GlioMoE phantom cohort",
         "BIDSVersion": _BIDS_VERSION,
         "DatasetType": "raw",
-        "GeneratedBy": [{"Name": "gliomoe phantom", "Version": str(GENERATOR_VERSION)}],
+        "GeneratedBy": _GENERATED_BY,
         "Notice": NOTICE,
         "Settings": settings,
     }
@@ -120,7 +117,7 @@ def _claim(out: Path, config: CohortConfig) -> None:
             found = {}
         if "Settings" not in found:
             raise UsageError(f"{out}: holds a data set that is no phantom; choose another folder")
-        if found.get("GeneratedBy") != description["GeneratedBy"]:
+        if found.get("GeneratedBy") != _GENERATED_BY:
             raise UsageError(f"{out}: made by another generator version; choose another folder")
         keys = sorted({*found["Settings"], *settings})
         changed = [key for key in keys if found["Settings"].get(key) != settings.get(key)]
@@ -130,18 +127,14 @@ def _claim(out: Path, config: CohortConfig) -> None:
                 "choose another folder or repeat its options"
             )
         return
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if out.exists() and not (out.is_dir() and all(map(_is_temporary, out.iterdir()))):
         raise UsageError(f"{out}: not an empty folder and no cohort; choose another folder")
     write_json(record, description)
-    if not config.unlabelled:
-        derived = {
-            "Name": "True segmentations of a GlioMoE phantom cohort",
-            "BIDSVersion": _BIDS_VERSION,
-            "DatasetType": "derivative",
-            "GeneratedBy": description["GeneratedBy"],
-            "Labels": "1 necrotic or non-enhancing core, 2 oedema and infiltration, 4 enhancing",
-        }
-        write_json(out / _SEGMENTATIONS / "dataset_description.json", derived)
+
+
+def _is_temporary(path: Path) -> bool:
+    """Whether a file is what a kill in the first moment left."""
+    return path.name.startswith(".") and path.suffix == ".tmp"
 
 
 def _make(out: Path, config: CohortConfig, numbers: list[int], workers: int) -> Iterator[int]:
@@ -168,27 +161,19 @@ def _make(out: Path, config: CohortConfig, numbers: list[int], workers: int) -> 
 def _start_worker() -> None:
     """An interrupt ends a worker after its subject, the parent's death ends it at once."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
+    if parent := multiprocessing.parent_process():
+        threading.Thread(target=_exit_after, args=(parent.sentinel,), daemon=True).start()
 
-    def follow() -> None:
-        wait([parent.sentinel])
-        os._exit(1)
 
-    threading.Thread(target=follow, daemon=True).start()
+def _exit_after(sentinel: int) -> None:
+    """End this process when the one of a sentinel has ended."""
+    wait([sentinel])
+    os._exit(1)
 
 
 def _name(config: CohortConfig, number: int) -> str:
     """`sub-007`; as many digits as the largest number needs, at least three."""
     return f"sub-{number:0{max(3, len(str(config.subjects)))}d}"
-
-
-def _nifti(array: np.ndarray, affine: np.ndarray) -> bytes:
-    """A compressed NIfTI file without a time stamp."""
-    image = nib.Nifti1Image(array, affine)
-    image.header.set_xyzt_units("mm", "sec")
-    image.set_sform(affine, 1)
-    image.set_qform(affine, 1)
-    return gzip.compress(image.to_bytes(), compresslevel=1, mtime=0)
 
 
 def _sidecar(acquisition: Acquisition) -> dict[str, float | str]:
@@ -204,6 +189,18 @@ def _sidecar(acquisition: Acquisition) -> dict[str, float | str]:
         "SliceThickness": round(acquisition.thickness, 3),
         "Notice": NOTICE,
     }
+
+
+def _describe_segmentations(out: Path) -> None:
+    """The description that BIDS wants of derived data."""
+    description = {
+        "Name": "True segmentations of a GlioMoE phantom cohort",
+        "BIDSVersion": _BIDS_VERSION,
+        "DatasetType": "derivative",
+        "GeneratedBy": _GENERATED_BY,
+        "Labels": "1 necrotic or non-enhancing core, 2 oedema and infiltration, 4 enhancing",
+    }
+    write_json(out / _SEGMENTATIONS / "dataset_description.json", description)
 
 
 def _write_participants(out: Path, config: CohortConfig) -> None:

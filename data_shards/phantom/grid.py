@@ -18,9 +18,9 @@ CENTRE_MM = (0.0, -17.0, 5.0)
 class Grid:
     """An isotropic, axis-aligned grid, RAS, in mm of MNI152 space."""
 
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     spacing: float
-    origin: tuple[float, float, float]
+    origin: tuple[float, ...]
     """Centre of the first voxel."""
 
     @property
@@ -48,7 +48,7 @@ class Grid:
         Returns:
             [...] or [C, ...] float32.
         """
-        start = np.reshape(np.float32(self.origin), (3,) + (1,) * (points.ndim - 1))
+        start = np.reshape(np.array(self.origin, np.float32), (3,) + (1,) * (points.ndim - 1))
         voxels = (points - start) / np.float32(self.spacing)
         channels = field if field.ndim == 4 else field[None]
         out = np.empty((len(channels), *points.shape[1:]), np.float32)

@@ -162,7 +162,7 @@ def draw_glioma(who_type: str, rng: np.random.Generator) -> tuple[Glioma, int, s
         enhancement = "ring" if ring else "patchy"
     # TERT-mutant tumours show more necrosis and thicker, less even rims (Yamashita 2019): a
     # modest shift, which type and site outweigh.
-    rim_mm = np.clip(rng.normal(4.5 + 1.5 * tert * (grade == 4), 1.2), 3, 9)
+    rim_mm = np.clip(rng.normal(5.0 + 1.5 * tert * (grade == 4), 1.2), 3.5, 9)
     glioma = Glioma(
         who_type=who_type,
         grade=grade,

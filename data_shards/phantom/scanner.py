@@ -35,14 +35,14 @@ TISSUES: dict[str, Tissue] = {
     "wm": Tissue((500, 832), (70, 80), 0.77),
     "csf": Tissue((4000, 4100), (1800, 1800), 1.0),
     "vessel": Tissue((1400, 1650), (40, 30), 0.6, (1.0, 2.0)),
-    "oedema": Tissue((1050, 1450), (135, 145), 0.9, spread=0.06),
-    "solid": Tissue((1250, 1650), (140, 150), 0.9, (0.0, 0.05), spread=0.06),
-    "mismatch": Tissue((2100, 2300), (180, 190), 0.95, spread=0.06),
-    "enhancing": Tissue((1150, 1550), (125, 135), 0.9, (0.3, 0.7), spread=0.06),
-    "necrosis": Tissue((2000, 2400), (200, 210), 0.95, (0.0, 0.05), spread=0.1),
+    "oedema": Tissue((1050, 1450), (170, 180), 0.9, spread=0.06),
+    "solid": Tissue((1250, 1650), (170, 180), 0.9, (0.0, 0.05), spread=0.06),
+    "mismatch": Tissue((2100, 2300), (190, 200), 0.95, spread=0.06),
+    "enhancing": Tissue((1150, 1550), (145, 155), 0.9, (0.3, 0.7), spread=0.06),
+    "necrosis": Tissue((2000, 2400), (250, 260), 0.95, (0.0, 0.05), spread=0.1),
     "calcification": Tissue((700, 900), (35, 30), 0.3, spread=0.1),
-    "lesion": Tissue((950, 1350), (140, 150), 0.9, spread=0.06),
-    "infarct": Tissue((1400, 1800), (170, 180), 0.93, spread=0.1),
+    "lesion": Tissue((950, 1350), (160, 170), 0.9, spread=0.06),
+    "infarct": Tissue((1400, 1800), (200, 210), 0.93, spread=0.1),
 }
 
 _RELAXIVITY = (4.1, 3.7)
@@ -105,7 +105,7 @@ PROTOCOLS: dict[str, Protocol] = {
         {
             "t1": Timing((1800, 2000), (2, 3), ti=(930, 1030)),
             "t1ce": Timing((600, 750), (9, 13), thickness=(3, 5)),
-            "t2": Timing((2800, 3500), (75, 90)),
+            "t2": Timing((3800, 5000), (75, 90)),
             "flair": Timing((5000, 6500), (85, 100), null=(0.94, 1.02)),
         },
         bias=(0.12, 0.22),
@@ -218,11 +218,12 @@ def scan(
         [D, H, W] int16, 0 outside the brain and at least 1 in it.
     """
     white = signal(acquisition, *relaxation["wm"])
-    image = np.zeros(grid.shape, np.float32)
+    image, total = np.zeros((2, *grid.shape), np.float32)
     for tissue, share in shares.items():
         image += share * np.float32(signal(acquisition, *relaxation[tissue]) / white)
+        total += share
     image *= texture
-    brain = sum(shares.values()) > 0.5
+    brain = total > 0.5
     blur = np.sqrt(max(acquisition.thickness**2 - grid.spacing**2, 0)) / 2.355 / grid.spacing
     if blur > 0:  # within the brain only: its edge must not fade into the removed skull
         inside = ndimage.gaussian_filter1d(brain.astype(np.float32), blur, acquisition.slice_axis)

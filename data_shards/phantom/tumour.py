@@ -93,7 +93,7 @@ def _seed_point(glioma: Glioma, anatomy: Anatomy, rng: np.random.Generator) -> t
     """A voxel of the lobe, near the cortex or deep in white matter."""
     x, y, z = _LOBES[glioma.lobe]
     side = 1 if rng.random() < 0.5 else -1
-    centre = np.float32([side * x, y, z])[:, None, None, None]
+    centre = np.array([side * x, y, z], np.float32)[:, None, None, None]
     far = ((anatomy.position - centre) ** 2).sum(0) / (2 * _LOBE_RADIUS_MM**2)
     depth = ndimage.distance_transform_edt(anatomy.brain) * MODEL_GRID.spacing
     if glioma.cortical:

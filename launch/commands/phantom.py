@@ -11,7 +11,6 @@ import tyro
 
 from gliomoe.data_shards.phantom.cohort import write_cohort
 from gliomoe.data_shards.phantom.subject import CohortConfig
-from gliomoe.launch.options import Switch
 
 EXAMPLE = "gliomoe phantom cohort/labelled --subjects 20 --protocol A --spacing 3.5 --seed 7"
 
@@ -26,7 +25,7 @@ class Options:
     """How many subjects."""
     protocol: Literal["A", "B", "C", "mixed"] = "A"
     """Kind of scanner: A to train on, B and C shifted, mixed draws one for each subject."""
-    unlabelled: Switch = False
+    unlabelled: bool = False
     """An archive for pretraining: most subjects without glioma, sequences missing, no labels."""
     spacing: float = 1.0
     """Voxel size in mm."""
@@ -42,7 +41,7 @@ class Options:
     """Strokes in an unlabelled cohort."""
     missing_labels: float = 0.0
     """Share of the marker and grade labels that are withheld."""
-    json: Switch = False
+    json: bool = False
     """Print the result as JSON."""
 
 

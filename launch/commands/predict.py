@@ -10,7 +10,6 @@ import tyro
 
 from gliomoe.finetune.predict import PredictConfig, find_cases, predict_cases
 from gliomoe.finetune.predictor import Predictor
-from gliomoe.launch.options import Switch
 
 EXAMPLE = "gliomoe predict runs/finetuned patients/case_01 --out predictions"
 
@@ -27,15 +26,15 @@ class Options:
     """Folder for the results."""
     labels: Literal["brats2021", "brats2023"] = "brats2021"
     """Numbering of the label map: 1, 2, 4 of BraTS up to 2022, or 1, 2, 3 since."""
-    probabilities: Switch = False
+    probabilities: bool = False
     """Also write the probability of each region."""
-    uncertainty: Switch = False
+    uncertainty: bool = False
     """Also write the map of uncertainty, in bits."""
-    overwrite: Switch = False
+    overwrite: bool = False
     """Predict cases again whose results are there."""
     device: str = "auto"
     """`auto`: the GPU if there is one."""
-    json: Switch = False
+    json: bool = False
     """Print what became of each case as JSON."""
 
 

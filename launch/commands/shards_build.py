@@ -3,12 +3,11 @@
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 
 from gliomoe.data_shards.build import BuildConfig, build_shards
-from gliomoe.data_shards.preprocess import PreprocessConfig
 
 EXAMPLE = "gliomoe shards build data/bids data/brats --out shards --workers 4"
 
@@ -21,38 +20,15 @@ class Options:
     """Data sets, case folders or files; several are built into one set."""
     out: Path
     """Folder of the shard set; the same command continues one that was interrupted."""
-    layout: Literal["auto", "bids", "brats", "case"] = "auto"
-    """Layout of the sources."""
-    keep_ids: bool = False
-    """Keep subject and session in the keys instead of a salted hash."""
-    salt: str = "gliomoe"
-    """Text that salts the hashed keys; with one of your own nobody else can recompute them."""
-    seg_labels: Literal["auto", "brats2021", "brats2023"] = "auto"
-    """Convention of the labels in segmentations; auto goes by the spelling of the file names."""
-    workers: int = 1
-    """Processes that read and preprocess; they do not change the result."""
-    shard_mb: float = 512.0
-    """Megabytes after which a shard is closed."""
-    preprocess: Annotated[PreprocessConfig, tyro.conf.arg(name="")] = field(
-        default_factory=PreprocessConfig
-    )
-    """Preprocessing."""
+    build: Annotated[BuildConfig, tyro.conf.arg(name="")] = field(default_factory=BuildConfig)
+    """How it is built."""
     json: bool = False
     """Print the result as JSON."""
 
 
 def run(options: Options) -> int:
     """Build; 1 if a study could not be used."""
-    config = BuildConfig(
-        layout=options.layout,
-        keep_ids=options.keep_ids,
-        salt=options.salt,
-        seg_labels=options.seg_labels,
-        workers=options.workers,
-        shard_mb=options.shard_mb,
-        preprocess=options.preprocess,
-    )
-    report = build_shards(options.source, options.out, config)
+    report = build_shards(options.source, options.out, options.build)
     info = report.info
     if options.json:
         failed = [vars(failure) for failure in report.failed]

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from gliomoe.models.attention import Attention
 from gliomoe.models.detail import DetailPath
+from gliomoe.models.encoders.encoder import Encoder
 from gliomoe.models.errors import ModelError
 from gliomoe.models.features import Features, Routing
 from gliomoe.models.feed_forward import FeedForward
@@ -98,7 +99,7 @@ class Block(nn.Module):
         self.attention_norm = nn.LayerNorm(config.width)
         self.attention = Attention(config.width, config.heads)
         self.feed_forward_norm = nn.LayerNorm(config.width)
-        self.feed_forward: nn.Module
+        self.feed_forward: FeedForward | MixtureOfExperts
         if not sparse:
             self.feed_forward = FeedForward(config.width, config.hidden)
         elif config.experts == 1:
@@ -117,13 +118,18 @@ class Block(nn.Module):
         output, decision = mixed if isinstance(mixed, tuple) else (mixed, None)
         return x + output, decision
 
+    @torch.no_grad()
+    def scale_outputs(self, factor: float) -> None:
+        """Scale what the block adds to its input, for initialisation."""
+        self.attention.out.weight.mul_(factor)
+        if isinstance(self.feed_forward, MixtureOfExperts):
+            self.feed_forward.experts.down.mul_(factor)
+        else:
+            self.feed_forward.down.weight.mul_(factor)
 
-class GlioMoE(nn.Module):
-    """Encoder of the family; see the module's docstring.
 
-    Attributes:
-        dense_only: Children that run only with `keep=None`; pretraining leaves them as they are.
-    """
+class GlioMoE(Encoder):
+    """Encoder of the family; see the module's docstring."""
 
     dense_only = ("detail",)
 
@@ -135,12 +141,13 @@ class GlioMoE(nn.Module):
         self.channels = (*config.levels, config.width)
         self.stem = PatchStem(config.patch_size, config.stem_hidden, config.width, config.fusion)
         self.registers = nn.Parameter(torch.empty(config.registers, config.width))
-        self.blocks = nn.ModuleList(
-            Block(config, sparse=index % 2 == 1) for index in range(config.depth)
-        )
+        blocks = [Block(config, sparse=index % 2 == 1) for index in range(config.depth)]
+        self.blocks = nn.ModuleList(blocks)
         self.norm = nn.LayerNorm(config.width)
         self.detail = DetailPath(config.levels, config.fusion)
         self._initialise()
+        for block in blocks:
+            block.scale_outputs((2 * config.depth) ** -0.5)
 
     def forward(self, batch: Batch, keep: Tensor | None = None) -> Features:
         """Encode a batch.
@@ -221,21 +228,13 @@ class GlioMoE(nn.Module):
 
     @torch.no_grad()
     def _initialise(self) -> None:
-        """Unit-variance layers; what is added to the residual stream starts small."""
+        """Layers that keep the variance, registers near 0."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=module.in_features**-0.5)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
         nn.init.trunc_normal_(self.registers, std=0.02)
-        small = (2 * self.config.depth) ** -0.5
-        for block in self.blocks:
-            block.attention.out.weight *= small
-            mixture = block.feed_forward
-            if isinstance(mixture, MixtureOfExperts):
-                mixture.experts.down *= small
-            else:
-                mixture.down.weight *= small
 
 
 def _scatter(tokens: Tensor, kept: Tensor) -> Tensor:

@@ -24,7 +24,8 @@ class SegmentationHead(nn.Module):
             for level, here in enumerate(channels[:-1])
         )
         self.logits = nn.Conv3d(channels[0], REGIONS, 1)
-        nn.init.constant_(self.logits.bias, -2.0)  # tumour is rare: start near its frequency
+        # Tumour is rare: start near its frequency.
+        nn.init.constant_(self.get_parameter("logits.bias"), -2.0)
 
     def forward(self, pyramid: list[Tensor]) -> Tensor:
         """Logits [B, 3, D, H, W] of the overlapping regions.

@@ -96,6 +96,7 @@ def test_a_killed_cohort_continues(labelled, tmp_path, monkeypatch):
     # What a kill in the middle of a subject leaves behind:
     (out / ".sub-002.tmp" / "anat").mkdir(parents=True)
     (out / ".sub-002.tmp" / "anat" / "sub-002_T1w.nii.gz").write_bytes(b"half")
+    (out / "derivatives" / ".half.tmp").write_bytes(b"half")
     kept = (out / "sub-001").stat().st_mtime_ns
     report = write_cohort(out, CONFIG)
     assert (report.made, report.kept) == (2, 1)

@@ -59,3 +59,26 @@ def test_wrong_options_are_one_line(args, table, message):
         resolve(*args, **table)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@dataclass(frozen=True)
+class Switches:
+    json: bool = False
+    hash: bool = True
+
+
+@pytest.mark.parametrize(
+    ("args", "wanted"),
+    [
+        ([], Switches(json=False, hash=True)),
+        (["--json"], Switches(json=True)),
+        (["--json", "True", "--hash=False"], Switches(json=True, hash=False)),
+    ],
+)
+def test_switches_may_stand_bare(args, wanted):
+    assert parse(Switches, args, "gliomoe test") == wanted
+
+
+def test_switches_take_nothing_else():
+    with pytest.raises(UsageError, match="expected True or False, not 'maybe'"):
+        parse(Switches, ["--json", "maybe"], "gliomoe test")

@@ -1,4 +1,4 @@
-"""Properties that every registered model has."""
+"""Properties that every registered model has, tried on a small one of each family."""
 
 from dataclasses import replace
 

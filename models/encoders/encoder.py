@@ -1,0 +1,29 @@
+"""What every encoder offers, as a type."""
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from gliomoe.models.features import Features
+from gliomoe.models.tissue import Batch
+
+
+class Encoder(nn.Module):
+    """Contract of the encoders of the registry."""
+
+    config: Any
+    """Dataclass of the settings in effect."""
+    patch_size: int
+    """Edge of a token's patch in voxels."""
+    stride: int
+    """The encoder pads sides to multiples of this."""
+    width: int
+    """Channels of tokens and of `pooled`."""
+    channels: tuple[int, ...]
+    """Channels of the pyramid, from full resolution to the token grid."""
+    dense_only: tuple[str, ...] = ()
+    """Children that run only with `keep=None`; pretraining leaves them as they are."""
+
+    def __call__(self, batch: Batch, keep: Tensor | None = None) -> Features:
+        """Features of a batch, of all tissue or of the positions `keep` [B, Gd, Gh, Gw]."""
+        return super().__call__(batch, keep)

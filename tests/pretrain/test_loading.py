@@ -1,0 +1,46 @@
+"""Where samples go: the same for every number of ranks and workers."""
+
+import itertools
+
+import pytest
+
+from gliomoe.data_shards.errors import DataError
+from gliomoe.pretrain.loading import Placement, StepSampler, load_parts
+
+
+@pytest.mark.parametrize(("world", "accumulation"), [(1, 1), (2, 1), (4, 3), (3, 4)])
+def test_a_step_takes_the_next_samples_once(world, accumulation):
+    ranks = [Placement(24, accumulation, rank, world) for rank in range(world)]
+    for step in (0, 7):
+        parts = [[r.numbers(step, part) for r in ranks] for part in range(accumulation)]
+        numbers = [n for part in parts for piece in part for n in piece]
+        assert numbers == list(range(step * 24, (step + 1) * 24))
+
+
+def test_a_part_holds_the_same_samples_for_every_number_of_ranks():
+    def part(world):
+        ranks = [Placement(12, 2, rank, world) for rank in range(world)]
+        return {n for rank in ranks for n in rank.numbers(3, 1)}
+
+    assert part(1) == part(2) == part(3) == set(range(42, 48))
+
+
+def test_resuming_continues_the_order():
+    placement = Placement(4, 2)
+    whole = list(StepSampler(placement, 0, 5))
+    assert list(StepSampler(placement, 0, 2)) + list(StepSampler(placement, 2, 5)) == whole
+    assert len(StepSampler(placement, 2, 5)) == 6
+
+
+class Broken:
+    """A data set whose samples cannot be read."""
+
+    def __getitem__(self, number):
+        raise DataError(f"sample {number} is damaged")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_error_stays_one_line(workers):
+    with pytest.raises(DataError) as error:
+        list(itertools.islice(load_parts(Broken(), Placement(2, 1), 0, 1, workers), 1))
+    assert str(error.value) == "sample 0 is damaged"

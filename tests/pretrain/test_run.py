@@ -1,0 +1,190 @@
+"""Whole runs: exact resume, interruption, loss that is not finite, export."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from gliomoe.data_shards.errors import DataError, UsageError
+from gliomoe.launch.cli import main
+from gliomoe.pretrain import checkpoints, loop
+from gliomoe.pretrain.train import pretrain
+
+
+def losses(run):
+    return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+
+
+def weights(run):
+    return load_file(checkpoints.newest(run).folder / checkpoints.WEIGHTS)
+
+
+def assert_same_run(one, two):
+    assert losses(one) == losses(two)
+    first, second = weights(one), weights(two)
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def elsewhere(config, name):
+    return replace(config, run=replace(config.run, out=config.run.out.with_name(name)))
+
+
+@pytest.fixture
+def killed_after(monkeypatch):
+    """Make a run end abruptly at a step, with nothing written."""
+
+    def at(step):
+        whole = loop.train_step
+
+        def train_step(training, number):
+            if number == step:
+                raise KeyboardInterrupt
+            return whole(training, number)
+
+        monkeypatch.setattr(loop, "train_step", train_step)
+
+    yield at
+    monkeypatch.undo()
+
+
+@pytest.mark.parametrize(("stage", "accumulation"), [(0, 1), (1, 2), (2, 1)])
+def test_a_killed_run_continues_bit_equal(config, killed_after, monkeypatch, stage, accumulation):
+    engine = replace(config.engine, zero_stage=stage, accumulation=accumulation)
+    config = replace(config, engine=engine)
+    assert pretrain(config)
+    broken = elsewhere(config, "broken")
+    for step in (5, 8):
+        killed_after(step)
+        with pytest.raises(KeyboardInterrupt):
+            pretrain(broken)
+        monkeypatch.undo()
+    assert checkpoints.newest(broken.run.out).step == 6
+    assert pretrain(broken)
+    assert_same_run(config.run.out, broken.run.out)
+
+
+def test_a_loss_that_is_not_finite_skips_the_step(config, monkeypatch, caplog):
+    whole = loop.make_views
+
+    def spoil(pairs, *settings):
+        views = whole(pairs, *settings)
+        if loop_step[0] in (2, 3):
+            views.complete.voxels[views.complete.voxels != 0] = float("nan")
+        loop_step[0] += 1
+        return views
+
+    loop_step = [0]
+    monkeypatch.setattr(loop, "make_views", spoil)
+    pretrain(config)
+    norms = [entry["norm"] for entry in losses(config.run.out)]
+    assert [step for step, norm in enumerate(norms) if norm is None] == [2, 3]
+    assert all(torch.isfinite(weight).all() for weight in weights(config.run.out).values())
+    assert "step 2 skipped" in caplog.text
+    assert "case-" in caplog.text
+
+    loop_step = [0]
+    strict = elsewhere(config, "strict")
+    with pytest.raises(DataError, match="2 steps in a row .* case-"):
+        pretrain(replace(strict, run=replace(strict.run, bad_steps=2)))
+
+
+def test_a_finished_run_is_left_alone(config, caplog):
+    pretrain(config)
+    before = checkpoints.newest(config.run.out).folder.stat().st_mtime_ns
+    caplog.set_level("INFO")
+    assert pretrain(config)
+    assert "finished at step 10" in caplog.text
+    assert checkpoints.newest(config.run.out).folder.stat().st_mtime_ns == before
+    kept = sorted(folder.name for folder in (config.run.out / "checkpoints").glob("step_*"))
+    assert kept == ["step_10", "step_9"]
+
+
+def test_a_damaged_checkpoint_is_passed_over(config, caplog):
+    pretrain(config)
+    newest = checkpoints.newest(config.run.out).folder
+    with (newest / checkpoints.WEIGHTS).open("r+b") as file:
+        file.truncate(100)
+    assert checkpoints.newest(config.run.out).step == 9
+    assert "step_10: damaged" in caplog.text
+
+
+def test_what_does_not_fit_is_refused(config):
+    with pytest.raises(UsageError, match=r"must be a multiple of 8, the stride of gliomoe_tiny"):
+        model = replace(config.model, patch_size=None)
+        pretrain(replace(config, model=model, views=replace(config.views, size=20)))
+    with pytest.raises(UsageError, match="multiple of processes"):
+        config.micro_batch(3)
+    with pytest.raises(ValueError, match="multiple of engine.accumulation"):
+        replace(config, engine=replace(config.engine, accumulation=3))
+
+
+def command(config, *more):
+    return [
+        "pretrain", "smoke", "--data.train", str(config.data.train[0]), "--run.out",
+        str(config.run.out), "--data.workers", "1", "--engine.precision", "fp32", *more,
+    ]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_sigterm_and_sigkill_then_continue(config, capsys):
+    """Two sub-processes are ended in the middle; the third finishes as if nothing had been."""
+    undisturbed = elsewhere(config, "undisturbed")
+    assert main(command(undisturbed)) == 0
+    for number, code in ((signal.SIGTERM, 75), (signal.SIGKILL, -signal.SIGKILL)):
+        done = len(losses(config.run.out)) if (config.run.out / "log.jsonl").is_file() else 0
+        process = subprocess.Popen(
+            [sys.executable, "-m", "gliomoe", *command(config, "--run.checkpoint_every", "2")],
+            env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for line in process.stderr:
+            if f"step {done + 5}/" in line or f"step {done // 5 * 5 + 5}/" in line:
+                process.send_signal(number)
+                break
+        process.stderr.read()
+        assert process.wait() == code
+    assert 0 < checkpoints.newest(config.run.out).step < 20
+    assert main(command(config, "--run.checkpoint_every", "2")) == 0
+    assert_same_run(undisturbed.run.out, config.run.out)
+
+
+def test_the_folder_of_another_run_is_refused(config, capsys):
+    config.run.out.mkdir()
+    (config.run.out / "notes.txt").write_text("mine")
+    assert main(command(config)) == 2
+    assert "not empty and not a run" in capsys.readouterr().err
+    assert main(["pretrain", "smoke", "--data.train", "nowhere", "--run.out", "x"]) == 2
+    assert "nowhere: not a finished shard set" in capsys.readouterr().err
+    assert main(["pretrain", "smokey", "--run.out", "x"]) == 2
+    assert "presets: " in capsys.readouterr().err
+
+
+def test_export_is_a_checkpoint_folder(config, tmp_path, capsys):
+    from gliomoe.models.checkpoint import load_checkpoint, read_config
+
+    pretrain(config)
+    out = tmp_path / "published"
+    assert main(["export", str(config.run.out), "--out", str(out)]) == 0
+    encoder = load_checkpoint(out).encoder.state_dict()
+    trained = weights(config.run.out)
+    seen = ("t1", "t1ce", "t2", "flair")
+    for name, value in encoder.items():
+        if not name.endswith("by_sequence"):  # unseen sequences take the weights of `other`
+            assert torch.equal(value, trained[f"encoder.{name}"]), name
+    about = read_config(out)
+    assert about["training"]["steps"] == 10
+    assert about["training"]["studies_read"] == 40
+    assert set(about["sequences"]) == set(seen)
+    prints = (out / "pretraining_fingerprints.bin").read_bytes()
+    assert prints == b"".join(bytes.fromhex(f"{n + 1:032x}") for n in range(8))
+    assert main(["export", str(config.run.out), "--out", str(out)]) == 2
+    assert "already there" in capsys.readouterr().err
+    assert main(["export", str(tmp_path / "none"), "--out", str(tmp_path / "o")]) == 2
