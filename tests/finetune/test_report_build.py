@@ -64,7 +64,8 @@ def test_report_shows_and_prints_all_parts(work: Path, capsys: pytest.CaptureFix
     more = ["--evaluations", work / "ours", "--predictions", work / "predictions"]
     assert report(work, *more) == 0
     printed = capsys.readouterr().out
-    assert re.search(r"^Dice WT +\d\.\d{3} \(\d\.\d{3}–\d\.\d{3}\)$", printed, re.MULTILINE)
+    assert re.search(r"^ +cases +Dice ET .* AUC IDH$", printed, re.MULTILINE)
+    assert re.search(r"^ours +4 +\d\.\d{3} ", printed, re.MULTILINE)
     assert str(work / "report.html") in printed
     html = (work / "report.html").read_text("utf-8")
     for text in ("Training loss", "Validation Dice", "AUC IDH", "patch_size = 4", "ours"):
