@@ -85,8 +85,9 @@ def as_text(evaluations: Sequence[Evaluation]) -> str:
     names = measure_names(evaluations)
     rows = [["", "cases", *names]]
     for one in evaluations:
-        values, intervals = zip(*(cell(one.measures.get(name)) for name in names), strict=True)
-        rows += [[one.name, str(one.cases), *values], ["", "", *intervals]]
+        cells = [cell(one.measures.get(name)) for name in names]
+        rows.append([one.name, str(one.cases), *(value for value, _ in cells)])
+        rows.append(["", "", *(interval for _, interval in cells)])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     rows.insert(1, ["-" * width for width in widths])
     return "\n".join(
