@@ -77,21 +77,20 @@ def cell(interval: Interval | None) -> tuple[str, str]:
         return "–", ""
     if interval.low is None or interval.high is None:
         return f"{interval.value:.3f}", "no interval"
-    return f"{interval.value:.3f}", f"{interval.low:.3f}–{interval.high:.3f}"
+    return f"{interval.value:.3f}", f"{interval.low:.2f}–{interval.high:.2f}"
 
 
 def as_text(evaluations: Sequence[Evaluation]) -> str:
-    """The comparison for a terminal: a line per measure, a column per evaluation."""
-    head = ["", *(one.name for one in evaluations)]
-    rows = [["cases", *(str(one.cases) for one in evaluations)]]
-    for name in measure_names(evaluations):
-        cells = [cell(one.measures.get(name)) for one in evaluations]
-        rows.append(
-            [name, *(f"{value} ({between})" if between else value for value, between in cells)]
-        )
-    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-    lines = [head, ["-" * width for width in widths], *rows]
+    """The comparison for a terminal: a row per evaluation, its intervals in the row below."""
+    names = measure_names(evaluations)
+    rows = [["", "cases", *names]]
+    for one in evaluations:
+        cells = [cell(one.measures.get(name)) for name in names]
+        rows.append([one.name, str(one.cases), *(value for value, _ in cells)])
+        rows.append(["", "", *(interval for _, interval in cells)])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    rows.insert(1, ["-" * width for width in widths])
     return "\n".join(
-        "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
+        "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
     )

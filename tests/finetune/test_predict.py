@@ -310,3 +310,26 @@ def test_reference_images_stay_untouched(tmp_path: Path) -> None:
     predict_cases(Thresholder(), cases, tmp_path / "out", PredictConfig())
     assert {p: p.read_bytes() for p in (tmp_path / "case").iterdir()} == before
     assert read_nifti(tmp_path / "case" / "t1.nii.gz").data.shape == (84, 88, 22)
+
+
+class Bright(Thresholder):
+    """The brighter half of whatever comes first."""
+
+    def __call__(self, study: Study) -> StudyPrediction:
+        volume = torch.from_numpy(next(iter(study.volumes.values())))
+        bright = (volume > volume[volume != 0].median()).float()
+        return StudyPrediction(torch.stack([bright] * 3), bright, {})
+
+
+@pytest.mark.real
+def test_real_series_on_grids_of_their_own(tmp_path: Path, real_data: Path) -> None:
+    ((name, raw),) = find_cases(real_data / "raw_clinical" / "TCGA-FG-6692").items()
+    predictor = Bright()
+    predictor.preprocess = PreprocessConfig(spacing=2.0)
+    record = predict_case(predictor, name, raw, tmp_path, PredictConfig())
+    assert record["sequences"]["used"] == ["t1", "t1ce", "t2", "flair"]
+    image = nibabel.load(raw.series[record["reference"]["sequence"]])
+    seg = nibabel.load(tmp_path / f"{name}_seg.nii.gz")
+    assert seg.shape == image.shape
+    np.testing.assert_allclose(seg.affine, image.affine, atol=1e-3)
+    assert record["segmentation"]["volumes_ml"]["ET"] > 300  # half of a head
