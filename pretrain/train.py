@@ -1,7 +1,8 @@
 """A pretraining run from its configuration: start the processes, take up what is there, train."""
 
 import logging
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import asdict
 from typing import Any
 
@@ -39,7 +40,26 @@ def pretrain(config: PretrainConfig) -> bool:
 
     with stop_flag() as stop:
         device = engine.start_processes(config.engine)
-        return _pretrain(config, device, stop)
+        with exact_arithmetic(device):
+            return _pretrain(config, device, stop)
+
+
+@contextmanager
+def exact_arithmetic(device: torch.device) -> Iterator[None]:
+    """Make the same sums in the same order every time, on CPU.
+
+    With several threads the gradient of indexing is otherwise added up in the order in which the
+    threads happen to arrive, and a continued run would differ from an undisturbed one.
+    """
+    before = torch.are_deterministic_algorithms_enabled()
+    filling = torch.utils.deterministic.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(before or device.type == "cpu")
+    torch.utils.deterministic.fill_uninitialized_memory = False  # costs time, changes no sum
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+        torch.utils.deterministic.fill_uninitialized_memory = filling
 
 
 def _pretrain(config: PretrainConfig, device: torch.device, stop: StopFlag) -> bool:
