@@ -10,6 +10,7 @@ Exit codes: 0 done, 1 the work found a problem, 2 the call was wrong, 75 interru
 import difflib
 import importlib
 import logging
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -45,6 +46,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
+    # Before torch is imported: threads that spin while they wait make every step many times slower
+    # as soon as another process, such as our own reader, wants one of the cores.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     args = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in args
     args = [arg for arg in args if arg != "--debug"]
