@@ -46,8 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
-    # Before torch is imported: threads that spin while they wait make every step many times slower
-    # as soon as another process, such as our own reader, wants one of the cores.
+    # Read when torch is loaded: threads that spin while they wait slow a busy machine many times.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     args = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in args

@@ -39,28 +39,6 @@ if [[ -z $processes ]]; then
     ((processes > 0)) || processes=1
 fi
 
-# torchrun ends with 1 whatever its processes return: they leave their exit code in this file.
-GLIOMOE_EXIT_CODE=$(mktemp)
-export GLIOMOE_EXIT_CODE
-trap 'rm -f "$GLIOMOE_EXIT_CODE"' EXIT
-
-"$python" -m torch.distributed.run --standalone --nproc-per-node "$processes" \
+exec "$python" -m gliomoe.launch.torchrun --standalone --nproc-per-node "$processes" \
     --signals-to-handle SIGTERM,SIGINT,SIGUSR1 --shutdown-timeout "${GLIOMOE_GRACE:-600}" \
-    --module gliomoe.launch.worker pretrain "$@" &
-launcher=$!
-
-# A signal interrupts `wait`; the launcher then has time to end, so it is waited for again.
-for signal in TERM INT USR1; do
-    trap 'kill -'"$signal"' "$launcher" 2>/dev/null || true' "$signal"
-done
-code=0
-wait "$launcher" || code=$?
-while kill -0 "$launcher" 2>/dev/null; do
-    code=0
-    wait "$launcher" || code=$?
-done
-
-if [[ -s $GLIOMOE_EXIT_CODE ]]; then
-    code=$(<"$GLIOMOE_EXIT_CODE")
-fi
-exit "$code"
+    --module gliomoe.launch.worker pretrain "$@"

@@ -24,20 +24,19 @@ def export(run: Path, out: Path) -> Checkpoint:
 
     Args:
         run: Folder of a pretraining run, finished or not.
-        out: Folder to make.
+        out: Folder to make; the same export in it already is left as it is.
 
     Returns:
         The checkpoint that was exported.
 
     Raises:
-        UsageError: If `run` holds no checkpoint, `out` is in use, or the shards are not there.
+        UsageError: If `run` holds no checkpoint, or the shards are not there.
         DataError: If the shards are not those of the run.
+        CheckpointError: If `out` holds something else.
     """
     checkpoint = newest(run)
     if checkpoint is None:
         raise UsageError(f"{run}: no checkpoint of a pretraining run; gliomoe pretrain writes one")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError(f"{out}: already there; choose another folder or remove it")
     about = checkpoint.manifest
     shards = ShardSet.open(*about["data"]["paths"])
     if shards.fingerprint != about["data"]["fingerprint"]:

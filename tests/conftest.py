@@ -4,7 +4,10 @@ import os
 from pathlib import Path
 
 import pytest
-import torch
+
+# As the command line does, and before torch is loaded: threads that spin while they wait slow a
+# busy machine many times.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 @pytest.fixture(scope="session")
@@ -20,4 +23,6 @@ def real_data() -> Path:
 @pytest.fixture(autouse=True, scope="session")
 def two_threads() -> None:
     """The suite is sized for two cores."""
+    import torch
+
     torch.set_num_threads(2)

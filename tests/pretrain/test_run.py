@@ -185,6 +185,9 @@ def test_export_is_a_checkpoint_folder(config, tmp_path, capsys):
     assert set(about["sequences"]) == set(seen)
     prints = (out / "pretraining_fingerprints.bin").read_bytes()
     assert prints == b"".join(bytes.fromhex(f"{n + 1:032x}") for n in range(8))
-    assert main(["export", str(config.run.out), "--out", str(out)]) == 2
-    assert "already there" in capsys.readouterr().err
+    assert main(["export", str(config.run.out), "--out", str(out)]) == 0  # the same again
+    (out / "README.md").write_text("another model")
+    assert main(["export", str(config.run.out), "--out", str(out)]) == 1
+    assert "holds something else" in capsys.readouterr().err
+    assert (out / "README.md").read_text() == "another model"
     assert main(["export", str(tmp_path / "none"), "--out", str(tmp_path / "o")]) == 2
