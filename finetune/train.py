@@ -250,7 +250,8 @@ def _architecture(
     for key, value in asked.items():
         if value is not None and value != own[key]:
             raise UsageError(
-                f"--{key} {value} contradicts {config.from_}, which has {own[key]}; leave it out"
+                f"--{key} {value} contradicts {config.from_}, which has {own[key]}; "
+                f"give --{key} {own[key]}"
             )
     return {"name": name, "overrides": overrides}, described["preprocessing"]
 
