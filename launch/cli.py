@@ -54,7 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(
         level=logging.DEBUG if debug else logging.INFO, format="%(message)s", stream=sys.stderr
     )
-    logging.getLogger("numexpr").setLevel(logging.WARNING)  # greets at import
+    for talkative in ("numexpr", "tensorboard"):  # one greets, one reports each file it reads
+        logging.getLogger(talkative).setLevel(logging.WARNING)
     name = ""
     try:
         if not args or args[0] in ("-h", "--help"):
