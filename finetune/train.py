@@ -86,7 +86,9 @@ def prepare(config: FinetuneConfig) -> Prepared:
     """
     checkpoint = None if config.from_ == SCRATCH else fetch(config.from_)
     architecture, preprocessing = _architecture(config, checkpoint)
-    create_model(architecture["name"], config.tasks, **architecture["overrides"])
+    model = create_model(architecture["name"], config.tasks, **architecture["overrides"])
+    if checkpoint is not None:
+        load_encoder(model, checkpoint)  # what does not fit is refused before anything is written
     shards = open_or_build(
         config.data,
         config.cache or config.out / "shards",

@@ -71,6 +71,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     except SystemExit as stop:  # help was printed
         return int(stop.code or 0)
+    except BrokenPipeError:  # whoever read the output, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except Exception as error:
         if debug:
             traceback.print_exc()
@@ -93,7 +96,9 @@ def _run(name: str, rest: list[str]) -> int:
     parsed = options.parse(
         module.Options, rest, f"gliomoe {name}", _description(name, module), table, source
     )
-    return int(module.run(parsed))
+    code = int(module.run(parsed))
+    sys.stdout.flush()  # here, where a closed pipe is still handled
+    return code
 
 
 def _command(args: list[str]) -> tuple[str, list[str]]:

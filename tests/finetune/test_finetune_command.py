@@ -186,6 +186,16 @@ def test_leakage_is_refused_by_name(cohort, checkpoint, tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_checkpoint_whose_tensors_do_not_fit(cohort, tmp_path, capsys):
+    model = create_model("gliomoe_tiny", patch_size=4)
+    model.encoder.registers = torch.nn.Parameter(torch.zeros(2, 7))
+    about = {"training": {}, "preprocessing": {"spacing": 3.0}, "sequences": ["t1"]}
+    save_checkpoint(tmp_path / "misfit", model, card="", **about)
+    assert cohort.finetune(tmp_path / "run", "--from", str(tmp_path / "misfit")) == 1
+    assert "registers is [2, 7], the model needs [4, 192]" in error_of(capsys)
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [

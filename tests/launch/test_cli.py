@@ -1,6 +1,8 @@
 """The `gliomoe` command itself: names, help, exit codes."""
 
 import importlib
+import subprocess
+import sys
 
 import pytest
 
@@ -37,3 +39,9 @@ def test_wrong_calls_are_one_line(args, message, capsys):
     shown = capsys.readouterr().err
     assert message in shown
     assert shown.count("\n") == 1
+
+
+def test_a_reader_that_has_seen_enough_is_no_error():
+    command = f"{sys.executable} -m gliomoe models --json | true"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert done.stderr == ""
