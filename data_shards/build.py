@@ -12,8 +12,9 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import tyro
 from tqdm import tqdm
 
 from gliomoe.data_shards import parallel
@@ -54,7 +55,9 @@ class BuildConfig:
     """Processes that read and preprocess."""
     shard_mb: float = 512.0
     """Megabytes after which a shard is closed."""
-    preprocess: PreprocessConfig = field(default_factory=PreprocessConfig)
+    preprocess: Annotated[PreprocessConfig, tyro.conf.arg(name="")] = field(
+        default_factory=PreprocessConfig
+    )
     """Preprocessing."""
 
     def __post_init__(self) -> None:

@@ -53,7 +53,7 @@ step "Phantoms with labels: 20 to train" cohort train_a 20 A 2
 step "Phantoms with labels: 12 to test, same protocol" cohort test_a 12 A 3
 step "Phantoms with labels: 12 to test, another protocol" cohort test_b 12 B 4
 step "Shards" gliomoe shards build "$out/cohorts/unlabelled" --out "$out/shards/unlabelled" \
-    --preprocess.spacing 3.5
+    --spacing 3.5
 step "Pretraining" launch/pretrain.sh quickstart --data.train "$out/shards/unlabelled" \
     --run.out "$out/runs/pretraining"
 step "Export" gliomoe export "$out/runs/pretraining" --out "$out/checkpoint"

@@ -31,7 +31,7 @@ def folder(tmp_path_factory):
 def shards(real_data, folder):
     out = folder / "shards"
     sources = (real_data / "bids", real_data / "brats")
-    gliomoe("shards", "build", *sources, "--out", out, "--preprocess.spacing", SPACING)
+    gliomoe("shards", "build", *sources, "--out", out, "--spacing", SPACING)
     return out
 
 

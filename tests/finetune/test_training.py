@@ -67,7 +67,7 @@ def fold(ball_shards, write_labels) -> tuple[FinetuneConfig, FoldData]:
 @pytest.mark.slow
 def test_a_few_dozen_steps_find_the_tumour(fold, tmp_path):
     config, data = fold
-    train = replace(config.train, epochs=10, steps_per_epoch=6, validate_every=5)
+    train = replace(config.train, epochs=20, steps_per_epoch=6, validate_every=5)
     config = replace(config, train=train)
     validated = train_fold(small_model(config), data, config, tmp_path)
     assert validated.dice["WT"] > 0.8
