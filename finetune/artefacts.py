@@ -6,6 +6,7 @@ when the first artefact is applied.
 
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -96,7 +97,7 @@ def _apply_one(volume: Tensor, drawn: Artefacts) -> Tensor:
         image = _kspace_noise(image, *drawn.noise)
     if drawn.spike is not None:
         position, height = drawn.spike
-        image = tio.Spike(spikes_positions=[position], intensity=height)(image)
+        image = tio.Spike(spikes_positions=np.array([position]), intensity=height)(image)
     return torch.where(volume != 0, image[0].to(volume.dtype), 0.0)
 
 

@@ -91,7 +91,7 @@ def _predict_one(
         # Imported here: MONAI takes seconds to import, and a study of one window needs none of it.
         from monai.inferers import sliding_window_inference
 
-        dense = sliding_window_inference(
+        blended = sliding_window_inference(
             voxels,
             roi_size=config.window,
             sw_batch_size=config.batch,
@@ -99,6 +99,8 @@ def _predict_one(
             overlap=config.overlap,
             mode="gaussian",
         )
+        assert isinstance(blended, Tensor)  # as `windows` returns one
+        dense = blended
     return (dense[0].float().cpu() if windows.segments else None), windows.markers()
 
 

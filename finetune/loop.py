@@ -27,6 +27,7 @@ from gliomoe.finetune.losses import losses
 from gliomoe.finetune.optim import learning_rate_factor, make_optimizer, set_learning_rate
 from gliomoe.finetune.precision import autocast
 from gliomoe.finetune.validation import Validated, ValidationCase, validate
+from gliomoe.models.model import Model
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -62,7 +63,7 @@ class Progress:
         return self.best.get("score", -math.inf)
 
 
-def train_fold(model: nn.Module, data: FoldData, config: FinetuneConfig, folder: Path) -> Validated:
+def train_fold(model: Model, data: FoldData, config: FinetuneConfig, folder: Path) -> Validated:
     """Train a fold, or go on with it; `model` ends with the best weights.
 
     Args:

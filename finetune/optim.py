@@ -6,13 +6,14 @@ import torch
 from torch import nn
 
 from gliomoe.finetune.config import OptimConfig
+from gliomoe.models.model import Model
 
 
-def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
+def make_optimizer(model: Model, config: OptimConfig) -> torch.optim.Optimizer:
     """SGD or AdamW over the trainable parameters, the encoder's in a group of their own.
 
     Args:
-        model: With an `encoder`; frozen parameters are left out.
+        model: Frozen parameters are left out.
         config: Each group keeps its initial rate in `initial_lr`.
     """
     encoder = {id(p) for p in model.encoder.parameters()}

@@ -205,7 +205,7 @@ def summarise(config: FinetuneConfig, prepared: Prepared) -> dict[str, Any]:
         },
         "folds": folds,
         "folds_planned": config.folds,
-        "dice": {r: float(np.mean([f["dice"][r] for f in folds])) for r in regions},
+        "dice": {r: float(np.mean([f.dice[r] for f in results.values()])) for r in regions},
         "thresholds": thresholds(prepared, list(results.values()), config.markers),
     }
 

@@ -55,7 +55,9 @@ def validate(
         cases: Whole studies; what is unknown of them is left out of the means.
         config: Crop size, precision and the weight of the markers in the score.
     """
-    by_region, by_task, markers = [], {}, {}
+    by_region: list[Tensor] = []
+    by_task: dict[str, list[float]] = {}
+    markers: dict[str, dict[str, list[float]]] = {}
     for case in cases:
         prediction = predict_study([model], case, inference_config(config))
         if prediction.regions is not None and not math.isnan(case.targets["seg"]):

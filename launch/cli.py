@@ -15,6 +15,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from types import ModuleType
+from typing import Any
 
 from gliomoe.data_shards.errors import UsageError
 
@@ -90,7 +91,8 @@ def _run(name: str, rest: list[str]) -> int:
         f"gliomoe.launch.commands.{name.replace(' ', '_').replace('-', '_')}"
     )
     presets = getattr(module, "PRESETS", None)
-    table, source = {}, ""
+    table: dict[str, Any] = {}
+    source = ""
     if presets and rest and not rest[0].startswith("-"):
         table, source = options.read_preset(rest.pop(0), presets)
     parsed = options.parse(

@@ -21,6 +21,7 @@ def claim(
     command: str,
     config: dict[str, Any],
     free: tuple[str, ...] = (),
+    *,
     beside: tuple[str, ...] = (),
     data: dict[str, Any] | None = None,
 ) -> bool:
@@ -70,7 +71,7 @@ def release(out: Path) -> None:
 
 def machine() -> dict[str, Any]:
     """Versions and hardware, for every result that is written."""
-    versions = {"python": platform.python_version()}
+    versions: dict[str, str | None] = {"python": platform.python_version()}
     for package in _RECORDED:
         try:
             versions[package] = version(package)

@@ -10,4 +10,5 @@ source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
 ruff check .
 ruff format --check .
+mypy
 exec python -m pytest "$@"

@@ -24,6 +24,8 @@ from torch import Tensor, nn
 
 from gliomoe.pretrain import distributed
 from gliomoe.pretrain.config import EngineConfig, PretrainConfig
+from gliomoe.pretrain.objectives.objective import Objective
+from gliomoe.pretrain.views import Views
 
 _TAG = "engine"
 
@@ -39,7 +41,7 @@ class Engine:
     """
 
     def __init__(
-        self, module: nn.Module, config: PretrainConfig, precision: str, device: torch.device
+        self, module: Objective, config: PretrainConfig, precision: str, device: torch.device
     ):
         deepspeed = _import_deepspeed(device)
         self.device = device
@@ -57,7 +59,7 @@ class Engine:
             dist_init_required=False,
         )[0]
 
-    def forward(self, views: Any) -> dict[str, Tensor]:
+    def forward(self, views: Views) -> dict[str, Tensor]:
         """Loss and its parts."""
         return self._engine(views)
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from gliomoe.data_shards.errors import DataError
 from gliomoe.pretrain.signals import SIGNALS
@@ -97,7 +98,7 @@ def load_parts(
         text = str(error).strip().splitlines()[-1]
         raise DataError(text.rsplit("DataError: ", 1)[-1]) from error
     finally:
-        if workers:
+        if isinstance(iterator, _MultiProcessingDataLoaderIter):
             # Now, not when the last traceback that refers to it is gone: the interpreter would
             # wait for workers that do not listen to signals.
             iterator._shutdown_workers()

@@ -72,7 +72,8 @@ def train_step(training: Training, step: int) -> tuple[StepReport, Views, tuple[
     """
     config, engine = training.config, training.engine
     begun, waited = time.perf_counter(), 0.0
-    outcomes, spoiled = [], []
+    outcomes: list[dict[str, torch.Tensor]] = []
+    spoiled: list[str] = []
     for part in range(config.engine.accumulation):
         asked = time.perf_counter()
         pairs = next(training.parts)
@@ -135,7 +136,9 @@ def show(monitor: Monitor, engine: Engine, views: Views, step: int, config: Pret
     if step % config.monitor.log_every == 0:
         monitor.show_fusion(engine.module.encoder, step)
     every = config.monitor.pictures_every
-    if every and step % every == 0 and monitor.active and hasattr(engine.module, "picture"):
+    if every and step % every == 0 and monitor.active:
         filled = engine.module.picture(views)
+        if filled is None:
+            return
         patch_size = engine.module.encoder.patch_size
         monitor.show_picture(reconstruction_picture(views, filled, patch_size), step)

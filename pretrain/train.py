@@ -7,10 +7,10 @@ from dataclasses import asdict
 from typing import Any
 
 import torch
-from torch import nn
 
 from gliomoe.data_shards.errors import UsageError
 from gliomoe.data_shards.indexed import ShardSet
+from gliomoe.models.encoders.encoder import Encoder
 from gliomoe.models.registry import create_model
 from gliomoe.pretrain import checkpoints, distributed
 from gliomoe.pretrain.config import PretrainConfig
@@ -52,14 +52,16 @@ def exact_arithmetic(device: torch.device) -> Iterator[None]:
     threads happen to arrive, and a continued run would differ from an undisturbed one.
     """
     before = torch.are_deterministic_algorithms_enabled()
-    filling = torch.utils.deterministic.fill_uninitialized_memory
+    # A module with a property, which its type does not show.
+    settings: Any = torch.utils.deterministic
+    filling = settings.fill_uninitialized_memory
     torch.use_deterministic_algorithms(before or device.type == "cpu")
-    torch.utils.deterministic.fill_uninitialized_memory = False  # costs time, changes no sum
+    settings.fill_uninitialized_memory = False  # costs time, changes no sum
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(before)
-        torch.utils.deterministic.fill_uninitialized_memory = filling
+        settings.fill_uninitialized_memory = filling
 
 
 def _pretrain(config: PretrainConfig, device: torch.device, stop: StopFlag) -> bool:
@@ -72,7 +74,7 @@ def _pretrain(config: PretrainConfig, device: torch.device, stop: StopFlag) -> b
     precision = resolve_precision(config.engine.precision, device)
     shards = ShardSet.open(*config.data.train)
     torch.manual_seed(config.run.seed)
-    model = create_model(config.model.name, **config.model.overrides)
+    model = create_model(config.model.name, (), **config.model.overrides)
     encoder = prepare_encoder(model.encoder, config)
     engine = Engine(create_objective(encoder, config), config, precision, device)
     about = {
@@ -103,7 +105,7 @@ def _pretrain(config: PretrainConfig, device: torch.device, stop: StopFlag) -> b
         return train(Training(config, engine, parts, start, about), stop)
 
 
-def prepare_encoder(encoder: nn.Module, config: PretrainConfig) -> nn.Module:
+def prepare_encoder(encoder: Encoder, config: PretrainConfig) -> Encoder:
     """The encoder, with the parts frozen that run only when all of an image is encoded.
 
     Raises:

@@ -164,14 +164,14 @@ class StudyViews(Dataset[ViewPair]):
         generator = self._generator(number, "view", view)
         size = (self.views.size,) * 3
         volumes = len(box.sequence)
-        start = tuple(_between(generator, 0, self.views.shift) for _ in range(3))
+        d, h, w = (_between(generator, 0, self.views.shift) for _ in range(3))
         drawn = augment.draw(self.ranges, size, box.spacing, volumes, generator)
         visible = torch.ones(volumes, dtype=torch.bool)
         if self.views.hide:
             shown = _between(generator, 1, volumes)
             visible[torch.randperm(volumes, generator=generator)[shown:]] = False
         grid = [side // self.patch_size for side in size]
-        return ViewDraw(start, drawn, visible, draw_scores(grid, generator))
+        return ViewDraw((d, h, w), drawn, visible, draw_scores(grid, generator))
 
     def _generator(self, number: int, *stream: int | str) -> torch.Generator:
         """The generator of one stream of a sample."""

@@ -104,8 +104,7 @@ def grade_figures(truth: np.ndarray, probability: np.ndarray, grades: tuple[floa
         if 0 < np.sum(truth == grade) < len(truth)
     ]
     if not areas:
-        reason = f"all {len(truth)} cases are of one grade"
-        return {**figures, "macro_auc": None, "reason": reason}
+        return {**figures, "macro_auc": None, "reason": f"all {len(truth)} cases are of one grade"}
     missing = [f"{g:g}" for g in grades if not np.any(truth == g)]
     reason = f"no case of grade {', '.join(missing)}" if missing else None
     return {**figures, "macro_auc": float(np.mean(areas)), "reason": reason}

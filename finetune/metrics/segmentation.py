@@ -54,15 +54,18 @@ def region_figures(
         return RegionFigures(values, empty)
     p, g = prediction[None, None].float(), truth[None, None].float()
     tp, fp, _, fn = get_confusion_matrix(p, g)[0, 0].tolist()
-    surface = {"include_background": True, "spacing": mm}
     with warnings.catch_warnings():
         # MONAI 1.5 warns of an argument that it passes to itself.
         warnings.simplefilter("ignore", FutureWarning)
         nsd = {
-            f"nsd_{limit:.0f}mm": compute_surface_dice(p, g, [limit], **surface).item()
+            f"nsd_{limit:.0f}mm": compute_surface_dice(
+                p, g, [limit], include_background=True, spacing=mm
+            ).item()
             for limit in (1.0, 2.0)
         }
-        hd95 = compute_hausdorff_distance(p, g, percentile=95, **surface).item()
+        hd95 = compute_hausdorff_distance(
+            p, g, include_background=True, percentile=95, spacing=mm
+        ).item()
     values = {
         "dice": 2 * tp / (2 * tp + fp + fn),
         "iou": tp / (tp + fp + fn),

@@ -41,7 +41,8 @@ def validation_scan(held_out: HeldOut, shards: ShardSet, run: FinetunedRun) -> S
     sample = read_case(shards, case)
     prediction = predict_study([held_out.model], sample, run.inference)
     assert sample.seg is not None
-    labels, facts = {}, {}
+    labels: dict[str, np.ndarray] = {}
+    facts: dict[str, str] = {}
     if prediction.regions is not None:
         regions = prediction.regions >= 0.5
         labels["prediction"] = from_regions(regions).numpy()

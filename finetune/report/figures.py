@@ -4,11 +4,16 @@ import io
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
+
+if TYPE_CHECKING:  # older releases of matplotlib lack it
+    from matplotlib.typing import RcKeyType
 
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 """Okabe and Ito's palette, distinct under colour blindness and on light and dark ground."""
@@ -19,7 +24,7 @@ _DOTS = 30
 
 # Colours that no chart uses stand for the page's own and are replaced in the SVG.
 _INK, _RULE = "#010203", "#040506"
-_STYLE = {
+_STYLE: "dict[RcKeyType, str | float]" = {
     "svg.fonttype": "none",
     "svg.hashsalt": "gliomoe",
     "font.size": 9,
@@ -80,12 +85,12 @@ def comparison(evaluations: Mapping[str, Mapping[str, Interval]], measures: Sequ
     rows = -(-len(measures) // columns)
     height = rows * (0.75 + 0.3 * len(names))
     with rc_context(_STYLE):
-        figure = Figure(figsize=(9.2, height), layout="constrained")
+        layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.08)
+        figure = Figure(figsize=(9.2, height), layout=layout)
         grid = figure.subplots(rows, columns, sharey=True, squeeze=False).ravel()
         for axis, measure in zip(grid, measures, strict=False):
             _intervals(axis, measure, [evaluations[name].get(measure) for name in names])
             axis.set_yticks(range(len(names)), names)
-        figure.get_layout_engine().set(w_pad=0.12, h_pad=0.08)
         for axis in grid[len(measures) :]:
             axis.set_visible(False)
         return _svg(figure, "Measures with 95 % confidence intervals: " + ", ".join(measures))

@@ -108,7 +108,9 @@ def _static_slices(scan: Scan) -> bytes:
 
 def _prepare(scan: Scan) -> Scan:
     """Turn to RAS, quantise to 8 bits and crop to the tissue."""
-    images, labels, affine = {}, {}, scan.affine
+    images: dict[str, np.ndarray] = {}
+    labels: dict[str, np.ndarray] = {}
+    affine = scan.affine
     for kind, target in ((scan.images, images), (scan.labels, labels)):
         for name, array in kind.items():
             turned = nibabel.as_closest_canonical(nibabel.Nifti1Image(array, scan.affine))

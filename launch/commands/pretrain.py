@@ -30,7 +30,7 @@ def run(options: Options) -> int:
 
     if int(os.environ.get("RANK", "0")) == 0:
         data = describe_data(options, ShardSet.open(*options.data.train))
-        claim(options.run.out, "pretrain", to_table(options), _FREE, data)
+        claim(options.run.out, "pretrain", to_table(options), _FREE, data=data)
     else:
         logging.getLogger().setLevel(logging.WARNING)
     return 0 if pretrain(options) else INTERRUPTED

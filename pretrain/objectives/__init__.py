@@ -7,15 +7,15 @@ An objective takes an encoder and the configuration; its `forward(views)` return
 
 from collections.abc import Callable
 
-from torch import nn
-
 from gliomoe.data_shards.errors import UsageError
+from gliomoe.models.encoders.encoder import Encoder
 from gliomoe.pretrain.config import PretrainConfig
 from gliomoe.pretrain.objectives.contrast import ContrastOnly
 from gliomoe.pretrain.objectives.mae import MaskedAutoencoder
 from gliomoe.pretrain.objectives.mae_contrast import MaskedContrast
+from gliomoe.pretrain.objectives.objective import Objective
 
-OBJECTIVES: dict[str, Callable[[nn.Module, PretrainConfig], nn.Module]] = {
+OBJECTIVES: dict[str, Callable[[Encoder, PretrainConfig], Objective]] = {
     "mae": MaskedAutoencoder,
     "contrast": ContrastOnly,
     "mae+contrast": MaskedContrast,
@@ -23,7 +23,7 @@ OBJECTIVES: dict[str, Callable[[nn.Module, PretrainConfig], nn.Module]] = {
 """Name in `loss.objective` → module."""
 
 
-def create_objective(encoder: nn.Module, config: PretrainConfig) -> nn.Module:
+def create_objective(encoder: Encoder, config: PretrainConfig) -> Objective:
     """The objective that the configuration names.
 
     Raises:

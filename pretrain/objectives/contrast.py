@@ -7,9 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gliomoe.models.encoders.encoder import Encoder
 from gliomoe.models.features import Features
 from gliomoe.pretrain import distributed
 from gliomoe.pretrain.config import PretrainConfig
+from gliomoe.pretrain.objectives.objective import Objective
 from gliomoe.pretrain.objectives.routing import balance
 from gliomoe.pretrain.views import Views
 
@@ -43,7 +45,7 @@ def positives(count: int, first: int, device: torch.device) -> Tensor:
 class Contrast(nn.Module):
     """Projector and loss."""
 
-    def __init__(self, encoder: nn.Module, config: PretrainConfig):
+    def __init__(self, encoder: Encoder, config: PretrainConfig):
         super().__init__()
         width = encoder.width
         self.temperature = config.loss.temperature
@@ -65,13 +67,11 @@ class Contrast(nn.Module):
             return loss, (logits.argmax(1) == partner).float().mean()
 
 
-class ContrastOnly(nn.Module):
+class ContrastOnly(Objective):
     """Encoder, projector, routing."""
 
-    def __init__(self, encoder: nn.Module, config: PretrainConfig):
-        super().__init__()
-        self.weights = config.loss
-        self.encoder = encoder
+    def __init__(self, encoder: Encoder, config: PretrainConfig):
+        super().__init__(encoder, config)
         self.contrast = Contrast(encoder, config)
 
     def forward(self, views: Views) -> dict[str, Tensor]:

@@ -5,10 +5,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from gliomoe.models.encoders.encoder import Encoder
 from gliomoe.models.features import Features
 from gliomoe.models.tissue import patches
 from gliomoe.pretrain.config import PretrainConfig
 from gliomoe.pretrain.decoder import Decoder, pair_patches, target_patches
+from gliomoe.pretrain.objectives.objective import Objective
 from gliomoe.pretrain.objectives.reconstruction import normalise, reconstruction_loss
 from gliomoe.pretrain.objectives.routing import balance
 from gliomoe.pretrain.views import Views
@@ -17,7 +19,7 @@ from gliomoe.pretrain.views import Views
 class Reconstruction(nn.Module):
     """Decoder and loss."""
 
-    def __init__(self, encoder: nn.Module, config: PretrainConfig):
+    def __init__(self, encoder: Encoder, config: PretrainConfig):
         super().__init__()
         model = config.model
         self.patch_size = encoder.patch_size
@@ -53,13 +55,11 @@ class Reconstruction(nn.Module):
         return filled
 
 
-class MaskedAutoencoder(nn.Module):
+class MaskedAutoencoder(Objective):
     """Encoder, decoder, routing."""
 
-    def __init__(self, encoder: nn.Module, config: PretrainConfig):
-        super().__init__()
-        self.weights = config.loss
-        self.encoder = encoder
+    def __init__(self, encoder: Encoder, config: PretrainConfig):
+        super().__init__(encoder, config)
         self.reconstruction = Reconstruction(encoder, config)
 
     def forward(self, views: Views) -> dict[str, Tensor]:
@@ -79,7 +79,7 @@ class MaskedAutoencoder(nn.Module):
         return fill_all(self.encoder, self.reconstruction, views)
 
 
-def fill_all(encoder: nn.Module, reconstruction: Reconstruction, views: Views) -> Tensor:
+def fill_all(encoder: Encoder, reconstruction: Reconstruction, views: Views) -> Tensor:
     """Predict all masked positions of some views, not only those drawn for the loss."""
     with torch.no_grad():
         features = encoder(views.visible, views.mask.keep)

@@ -1,21 +1,21 @@
 """Objective `mae+contrast`: reconstruction + contrast + routing (MAGPIE, eq. 9), one encoding."""
 
-from torch import Tensor, nn
+from torch import Tensor
 
+from gliomoe.models.encoders.encoder import Encoder
 from gliomoe.pretrain.config import PretrainConfig
 from gliomoe.pretrain.objectives.contrast import Contrast
 from gliomoe.pretrain.objectives.mae import Reconstruction, fill_all
+from gliomoe.pretrain.objectives.objective import Objective
 from gliomoe.pretrain.objectives.routing import balance
 from gliomoe.pretrain.views import Views
 
 
-class MaskedContrast(nn.Module):
+class MaskedContrast(Objective):
     """Encoder, decoder, projector, routing."""
 
-    def __init__(self, encoder: nn.Module, config: PretrainConfig):
-        super().__init__()
-        self.weights = config.loss
-        self.encoder = encoder
+    def __init__(self, encoder: Encoder, config: PretrainConfig):
+        super().__init__(encoder, config)
         self.reconstruction = Reconstruction(encoder, config)
         self.contrast = Contrast(encoder, config)
 

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from gliomoe.data_shards.errors import DataError, UsageError
+from gliomoe.data_shards.indexed import ShardSet
 from gliomoe.launch.cli import main
 from gliomoe.pretrain import checkpoints, loop
 from gliomoe.pretrain.train import pretrain
@@ -165,6 +166,17 @@ def test_the_folder_of_another_run_is_refused(config, capsys):
     assert "nowhere: not a finished shard set" in capsys.readouterr().err
     assert main(["pretrain", "smokey", "--run.out", "x"]) == 2
     assert "presets: " in capsys.readouterr().err
+
+
+def test_run_json_records_the_data(config, monkeypatch):
+    monkeypatch.setattr("gliomoe.pretrain.train.pretrain", lambda options: True)
+    assert main(command(config)) == 0
+    (folder,) = config.data.train
+    assert json.loads((config.run.out / "run.json").read_text())["data"] == {
+        "paths": [str(folder.resolve())],
+        "fingerprint": ShardSet.open(folder).fingerprint,
+        "studies": 8,
+    }
 
 
 def test_export_is_a_checkpoint_folder(config, tmp_path, capsys):
