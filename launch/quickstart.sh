@@ -18,6 +18,7 @@ fi
 out=$(realpath -m "${1:-quickstart}")
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 mkdir -p "$out"
+trap '[ $? = 0 ] || echo "quickstart.sh: stopped; the same command continues" >&2' EXIT
 
 step() { # step TITLE COMMAND...: runs a command and notes how long it took
     local title=$1 start=$SECONDS
@@ -43,7 +44,9 @@ finetune() { # finetune NAME FROM [OPTIONS...]
 }
 
 evaluate() { # evaluate RUN COHORT
-    gliomoe evaluate "$out/runs/$1" --out "$out/evaluations/$1_on_$2" \
+    local to=$out/evaluations/$1_on_$2
+    [ ! -f "$to/metrics.json" ] || return 0
+    gliomoe evaluate "$out/runs/$1" --out "$to" \
         --data "$out/cohorts/$2" --labels "$out/cohorts/$2/participants.tsv" \
         --cache "$out/shards/$2"
 }
