@@ -77,7 +77,20 @@ def machine() -> dict[str, Any]:
             versions[package] = version(package)
         except PackageNotFoundError:
             versions[package] = None
-    return {"system": platform.platform(), "cpus": os.cpu_count(), "versions": versions}
+    return {
+        "system": platform.platform(),
+        "processor": _processor(),
+        "cpus": os.cpu_count(),
+        "versions": versions,
+    }
+
+
+def _processor() -> str:
+    """Model of the processor, which Python's `platform` does not tell on Linux."""
+    described = Path("/proc/cpuinfo")
+    lines = described.read_text("utf-8").splitlines() if described.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
 
 
 def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:

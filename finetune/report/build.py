@@ -135,6 +135,7 @@ def _page(
         provenance={
             **{name: text for name, text in versions.items() if text is not None},
             "system": record["machine"]["system"],
+            "processor": record["machine"]["processor"],
             "git commit": record["git"] or "none",
         },
         notes=notes,
