@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gliomoe.data_shards.codec import encode, quantise
+from gliomoe.data_shards.codec import Quantised, encode, quantise
 from gliomoe.data_shards.errors import DataError
 from gliomoe.data_shards.intensity import robust_range
 from gliomoe.data_shards.sequences import SEQUENCES
@@ -33,6 +33,37 @@ def frame_suffix(sequence: str) -> str:
     return f"{sequence}.b2nd"
 
 
+@dataclass(frozen=True)
+class StoredVolume:
+    """A volume as it is stored."""
+
+    quantised: Quantised
+    low: float
+    """Lower robust percentile of the foreground."""
+    high: float
+    """Upper robust percentile of the foreground."""
+
+
+def quantise_study(study: Study) -> dict[str, StoredVolume]:
+    """The volumes of a study as they are stored, in the order of `SEQUENCES`.
+
+    Raises:
+        DataError: If there is no volume, or a volume has no contrast.
+    """
+    if not study.volumes:
+        raise DataError(f"{study.key}: has no usable sequence; give it at least one image")
+    stored = {}
+    for name in sorted(study.volumes, key=SEQUENCES.index):
+        volume = study.volumes[name]
+        low, high = robust_range(volume)
+        if not low < high:
+            raise DataError(
+                f"{study.key}: {name} has no contrast in its foreground; leave it out of the study"
+            )
+        stored[name] = StoredVolume(quantise(volume, low, high), low, high)
+    return stored
+
+
 def encode_study(study: Study, settings: str = "") -> EncodedStudy:
     """Quantise and compress a study.
 
@@ -45,24 +76,15 @@ def encode_study(study: Study, settings: str = "") -> EncodedStudy:
     """
     if not re.fullmatch(rf"[a-z0-9_-]{{1,{KEY_LENGTH}}}", study.key):
         raise DataError(f"{study.key!r}: not a study key ([a-z0-9_-]+); see study_key")
-    if not study.volumes:
-        raise DataError(f"{study.key}: has no usable sequence; give it at least one image")
     sequences: dict[str, dict[str, Any]] = {}
     frames = []
-    for name in sorted(study.volumes, key=SEQUENCES.index):
-        volume = study.volumes[name]
-        low, high = robust_range(volume)
-        if not low < high:
-            raise DataError(
-                f"{study.key}: {name} has no contrast in its foreground; leave it out of the study"
-            )
-        quantised = quantise(volume, low, high)
+    for name, stored in quantise_study(study).items():
         sequences[name] = {
-            "scale": quantised.scale,
-            "offset": quantised.offset,
-            "percentiles": [low, high],
+            "scale": stored.quantised.scale,
+            "offset": stored.quantised.offset,
+            "percentiles": [stored.low, stored.high],
         }
-        frames.append((f"{study.key}.{frame_suffix(name)}", encode(quantised.codes)))
+        frames.append((f"{study.key}.{frame_suffix(name)}", encode(stored.quantised.codes)))
     if study.seg is not None:
         frames.append((f"{study.key}.{SEG}", encode(study.seg)))
     record = {

@@ -1,4 +1,4 @@
-"""From the members of a stored study to a `StudySample`, whole or a crop."""
+"""From a study, stored or in memory, to a `StudySample`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,8 +11,9 @@ from gliomoe.data_shards.batch import StudySample
 from gliomoe.data_shards.codec import Frame
 from gliomoe.data_shards.errors import DataError
 from gliomoe.data_shards.intensity import normalise
-from gliomoe.data_shards.record import SEG, frame_suffix
+from gliomoe.data_shards.record import SEG, frame_suffix, quantise_study
 from gliomoe.data_shards.sequences import sequence_number
+from gliomoe.data_shards.study import Study
 
 Extent = Sequence[int]
 """Three numbers of voxels, along D, H, W."""
@@ -62,6 +63,25 @@ def decode_sample(
         sequence=torch.tensor([sequence_number(name) for name in names]),
         spacing=torch.tensor(record["spacing"], dtype=torch.float32),
         seg=None if labels is None else torch.from_numpy(labels),
+    )
+
+
+def to_sample(study: Study) -> StudySample:
+    """A study in memory, the same to the bit as written to a shard and read back; without labels.
+
+    Raises:
+        DataError: If there is no volume, or a volume has no contrast.
+    """
+    volumes = quantise_study(study)
+    voxels = np.zeros((len(volumes), *study.shape), np.float32)
+    for stored, out in zip(volumes.values(), voxels, strict=True):
+        how = stored.quantised
+        normalise(how.codes, how.scale, how.offset, stored.low, stored.high, out)
+    return StudySample(
+        key=study.key,
+        voxels=torch.from_numpy(voxels),
+        sequence=torch.tensor([sequence_number(name) for name in volumes]),
+        spacing=torch.tensor(study.spacing, dtype=torch.float32),
     )
 
 

@@ -1,18 +1,12 @@
-"""A fine-tuned ensemble ready for raw cases, and a preprocessed study as its input."""
+"""A fine-tuned ensemble ready for raw cases."""
 
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import torch
-
-from gliomoe.data_shards.batch import StudySample
-from gliomoe.data_shards.codec import quantise
-from gliomoe.data_shards.errors import DataError
-from gliomoe.data_shards.intensity import normalise, robust_range
 from gliomoe.data_shards.preprocess import PreprocessConfig
-from gliomoe.data_shards.sequences import SEQUENCES, sequence_number
+from gliomoe.data_shards.sample import to_sample
+from gliomoe.data_shards.sequences import SEQUENCES
 from gliomoe.data_shards.study import Study
 from gliomoe.finetune.inference import InferenceConfig, StudyPrediction, predict_study
 from gliomoe.finetune.precision import pick_device
@@ -67,27 +61,3 @@ class Predictor:
     def __call__(self, study: Study) -> StudyPrediction:
         """Predict a preprocessed study, on its own grid."""
         return predict_study(self.models, to_sample(study), self.inference)
-
-
-def to_sample(study: Study) -> StudySample:
-    """A study as models take it, the same to the bit as written to a shard and read back.
-
-    Raises:
-        DataError: If there is no volume, or a volume has no contrast.
-    """
-    if not study.volumes:
-        raise DataError(f"{study.key}: has no usable sequence; give it at least one image")
-    names = sorted(study.volumes, key=SEQUENCES.index)
-    voxels = np.zeros((len(names), *study.shape), np.float32)
-    for name, out in zip(names, voxels, strict=True):
-        low, high = robust_range(study.volumes[name])
-        if not low < high:
-            raise DataError(f"{study.key}: {name} has no contrast; leave it out of the case")
-        stored = quantise(study.volumes[name], low, high)
-        normalise(stored.codes, stored.scale, stored.offset, low, high, out=out)
-    return StudySample(
-        key=study.key,
-        voxels=torch.from_numpy(voxels),
-        sequence=torch.tensor([sequence_number(name) for name in names]),
-        spacing=torch.tensor(study.spacing, dtype=torch.float32),
-    )

@@ -6,11 +6,14 @@ import tarfile
 
 import numpy as np
 import pytest
+import torch
 
 from gliomoe.data_shards.dataset import read_dataset
 from gliomoe.data_shards.errors import DataError, UsageError
 from gliomoe.data_shards.indexed import ShardSet
 from gliomoe.data_shards.intensity import CEILING, FLOOR, robust_range
+from gliomoe.data_shards.sample import to_sample
+from gliomoe.data_shards.study import Study
 
 
 def expected(volume):
@@ -28,6 +31,24 @@ def padded(array, start, size):
         ]
         array = np.stack(planes, axis)
     return array
+
+
+def test_a_study_in_memory_is_what_a_shard_gives_back(shard_set):
+    folder, studies = shard_set
+    shards = ShardSet.open(folder)
+    for i, made in enumerate(studies):
+        sample, stored = to_sample(made), shards.read(i)
+        assert torch.equal(sample.voxels, stored.voxels)
+        assert torch.equal(sample.sequence, stored.sequence)
+        assert torch.equal(sample.spacing, stored.spacing)
+
+
+def test_no_usable_volume():
+    with pytest.raises(DataError, match="no usable sequence"):
+        to_sample(Study("x", "x", {}, np.eye(4)))
+    flat = {"t1": np.full((4, 4, 4), 7, np.float32)}
+    with pytest.raises(DataError, match="t1 has no contrast"):
+        to_sample(Study("x", "x", flat, np.eye(4)))
 
 
 def test_whole_studies(shard_set):

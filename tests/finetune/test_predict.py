@@ -10,14 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from gliomoe.data_shards.errors import DataError, UsageError
-from gliomoe.data_shards.indexed import ShardSet
+from gliomoe.data_shards.errors import UsageError
 from gliomoe.data_shards.nifti import read_nifti, write_nifti
-from gliomoe.data_shards.preprocess import PreprocessConfig, preprocess
+from gliomoe.data_shards.preprocess import PreprocessConfig
 from gliomoe.data_shards.study import Study
 from gliomoe.finetune.inference import StudyPrediction
 from gliomoe.finetune.predict import PredictConfig, find_cases, predict_case, predict_cases
-from gliomoe.finetune.predictor import to_sample
 from gliomoe.launch.cli import main
 from gliomoe.models.checkpoint import save_checkpoint
 from gliomoe.models.registry import create_model
@@ -181,30 +179,6 @@ def test_a_failure_on_the_way_leaves_the_old_result(
     with pytest.raises(OSError, match="No space"):
         predict_cases(Thresholder(), cases, tmp_path / "out", PredictConfig(overwrite=True))
     assert {p.name: p.read_bytes() for p in (tmp_path / "out").iterdir()} == before
-
-
-def test_a_sample_is_what_a_shard_gives_back(tmp_path: Path) -> None:
-    from gliomoe.data_shards.build import BuildConfig, build_shards
-
-    write_case(tmp_path / "case", OBLIQUE)
-    config = PreprocessConfig(spacing=2.0)
-    ((_, raw),) = find_cases(tmp_path / "case").items()
-    sample = to_sample(preprocess(raw, config))
-    build_shards(
-        [tmp_path / "case"], tmp_path / "shards", BuildConfig(keep_ids=True, preprocess=config)
-    )
-    stored = ShardSet.open(tmp_path / "shards").read(0)
-    assert torch.equal(sample.voxels, stored.voxels)
-    assert torch.equal(sample.sequence, stored.sequence)
-    torch.testing.assert_close(sample.spacing, stored.spacing)
-
-
-def test_no_usable_volume() -> None:
-    with pytest.raises(DataError, match="no usable sequence"):
-        to_sample(Study("x", "x", {}, np.eye(4)))
-    flat = {"t1": np.full((4, 4, 4), 7, np.float32)}
-    with pytest.raises(DataError, match="t1 has no contrast"):
-        to_sample(Study("x", "x", flat, np.eye(4)))
 
 
 @pytest.fixture(scope="module")
