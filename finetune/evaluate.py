@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tyro
 from tqdm import tqdm
 
 from gliomoe.data_shards.build import BuildConfig, open_or_build
@@ -57,14 +58,22 @@ CONVENTIONS = {
 class EvaluateConfig:
     """What to evaluate on what."""
 
-    run: Path
+    run: tyro.conf.Positional[Path]
+    """Folder of a fine-tuned run, or one fine-tuned checkpoint."""
     data: Path
-    labels: Path | None
+    """Shard set with kept ids, or a raw folder (BIDS, BraTS)."""
     out: Path
+    """Folder for metrics.json and cases.csv."""
+    labels: Path | None = None
+    """CSV or TSV with the cases' labels; without it only the segmentation is measured."""
     against: Path | None = None
+    """A second run, compared case by case."""
     cache: Path | None = None
+    """Where a raw folder's shard set is kept; None: OUT/shards."""
     allow_leakage: bool = False
+    """Measure on cases that the run has seen."""
     device: str = "auto"
+    """`auto`: the GPU if there is one."""
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,7 @@
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
-
-import tyro
 
 from gliomoe.finetune.evaluate import EvaluateConfig, evaluate
 from gliomoe.launch.runs import machine
@@ -14,41 +11,16 @@ EXAMPLE = "gliomoe evaluate runs/first --data test/ --labels test/labels.tsv --o
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(EvaluateConfig):
     """Measure a fine-tuned run on labelled cases."""
 
-    run: tyro.conf.Positional[Path]
-    """Folder of a fine-tuned run, or one fine-tuned checkpoint."""
-    data: Path
-    """Shard set with kept ids, or a raw folder (BIDS, BraTS)."""
-    out: Path
-    """Folder for metrics.json and cases.csv."""
-    labels: Path | None = None
-    """CSV or TSV with the cases' labels; without it only the segmentation is measured."""
-    against: Path | None = None
-    """A second run, compared case by case."""
-    cache: Path | None = None
-    """Where a raw folder's shard set is kept; None: OUT/shards."""
-    allow_leakage: bool = False
-    """Measure on cases that the run has seen."""
-    device: str = "auto"
     json: bool = False
     """Print metrics.json instead of a table."""
 
 
 def run(options: Options) -> int:
     """Evaluate and print."""
-    config = EvaluateConfig(
-        run=options.run,
-        data=options.data,
-        labels=options.labels,
-        out=options.out,
-        against=options.against,
-        cache=options.cache,
-        allow_leakage=options.allow_leakage,
-        device=options.device,
-    )
-    metrics = evaluate(config, machine())
+    metrics = evaluate(options, machine())
     print(json.dumps(metrics, indent=2) if options.json else _table(metrics))
     return 0
 
