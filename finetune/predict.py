@@ -144,7 +144,7 @@ def _finished(path: Path, predictor: Predictor) -> bool:
         return False
     if read_record(path)["model"]["sha256"] != predictor.sha256:
         raise UsageError(
-            f"{path}: was predicted by another model; choose another folder or --overwrite True"
+            f"{path}: was predicted by another model; choose another folder or --overwrite"
         )
     return True
 

@@ -6,6 +6,7 @@ so that a new draw in one place leaves every other as it was.
 
 import zlib
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -42,17 +43,21 @@ class CohortConfig:
     """What a cohort is; equal configurations give equal bytes."""
 
     subjects: int
-    protocol: str = "A"
-    """`A`, `B`, `C`, or `mixed`, one of them for each subject."""
+    """How many subjects."""
+    protocol: Literal["A", "B", "C", "mixed"] = "A"
+    """Kind of scanner: A to train on, B and C shifted, mixed draws one for each subject."""
     unlabelled: bool = False
-    """An archive for pretraining: few gliomas, some sequences missing, no labels."""
+    """An archive for pretraining: most subjects without glioma, sequences missing, no labels."""
     spacing: float = 1.0
-    """Voxel size, mm."""
+    """Voxel size in mm."""
     seed: int = 0
+    """Same seed and options, same bytes."""
     glioma_share: float = 0.3
-    """Of an unlabelled cohort; a labelled one is all gliomas."""
+    """Gliomas in an unlabelled cohort; a labelled one is all gliomas."""
     white_matter_share: float = 0.2
+    """White-matter disease in an unlabelled cohort."""
     stroke_share: float = 0.05
+    """Strokes in an unlabelled cohort."""
     missing_labels: float = 0.0
     """Share of the marker and grade labels of a labelled cohort that are withheld."""
 
@@ -117,7 +122,7 @@ def draw_subject(config: CohortConfig, number: int) -> Subject:
         age = int(np.clip(rng.normal(*_AGES[diagnosis]), 18, 89))
         sex = "M" if rng.random() < 0.5 else "F"
     rng = generator(config, number, "session")
-    protocol = config.protocol
+    protocol: str = config.protocol
     if protocol == "mixed":
         protocol = str(rng.choice(list(PROTOCOLS)))
     session = draw_session(protocol, rng)

@@ -2,9 +2,9 @@
 
 import json
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated
 
 import tyro
 
@@ -24,14 +24,8 @@ class Options:
     """A case's folder, a NIfTI file named by sequence, or a folder of cases (BIDS, BraTS)."""
     out: Path
     """Folder for the results."""
-    labels: Literal["brats2021", "brats2023"] = "brats2021"
-    """Numbering of the label map: 1, 2, 4 of BraTS up to 2022, or 1, 2, 3 since."""
-    probabilities: bool = False
-    """Also write the probability of each region."""
-    uncertainty: bool = False
-    """Also write the map of uncertainty, in bits."""
-    overwrite: bool = False
-    """Predict cases again whose results are there."""
+    written: Annotated[PredictConfig, tyro.conf.arg(name="")] = field(default_factory=PredictConfig)
+    """What is written."""
     device: str = "auto"
     """`auto`: the GPU if there is one."""
     json: bool = False
@@ -42,15 +36,12 @@ def run(options: Options) -> int:
     """Predict; 1 if a case failed."""
     cases = find_cases(options.input)
     predictor = Predictor.open(options.model, options.device)
-    config = PredictConfig(
-        options.labels, options.probabilities, options.uncertainty, options.overwrite
-    )
-    report = predict_cases(predictor, cases, options.out, config)
+    report = predict_cases(predictor, cases, options.out, options.written)
     for name, reason in report.failed.items():
         print(f"gliomoe predict: {name}: {reason}", file=sys.stderr)
     done = f"{len(report.done)} predicted"
     if report.skipped:
-        done += f", {len(report.skipped)} there already (--overwrite True repeats them)"
+        done += f", {len(report.skipped)} there already (--overwrite repeats them)"
     if report.failed:
         done += f", {len(report.failed)} failed"
     if options.json:
