@@ -33,6 +33,7 @@ from gliomoe.data_shards.preprocess import PreprocessConfig
 from gliomoe.finetune.cases import LabelledCase, labelled_cases, refuse_leakage
 from gliomoe.finetune.dataset import read_case
 from gliomoe.finetune.inference import predict_study
+from gliomoe.finetune.label_table import read_label_table
 from gliomoe.finetune.losses import GRADES
 from gliomoe.finetune.metrics.intervals import bootstrap_mean, delong_test, paired_bootstrap
 from gliomoe.finetune.metrics.markers import binary_figures, grade_figures
@@ -105,6 +106,8 @@ def evaluate(config: EvaluateConfig, provenance: dict[str, Any]) -> dict[str, An
     other = None if config.against is None else FinetunedRun.open(config.against)
     if other is not None and other.preprocessing != run.preprocessing:
         raise UsageError(f"{other.path}: preprocesses its cases otherwise than {run.path}")
+    if config.labels is not None:
+        read_label_table(config.labels)  # a bad table is refused before cases are preprocessed
     shards = open_or_build(
         config.data,
         config.cache or config.out / "shards",

@@ -27,6 +27,7 @@ from gliomoe.finetune.cases import (
 )
 from gliomoe.finetune.config import SCRATCH, FinetuneConfig
 from gliomoe.finetune.dataset import CropDataset, read_case
+from gliomoe.finetune.label_table import read_label_table
 from gliomoe.finetune.loop import FoldData, train_fold
 from gliomoe.finetune.losses import prevalence_weights
 from gliomoe.finetune.metrics.markers import youden_threshold
@@ -89,6 +90,8 @@ def prepare(config: FinetuneConfig) -> Prepared:
     model = create_model(architecture["name"], config.tasks, **architecture["overrides"])
     if checkpoint is not None:
         load_encoder(model, checkpoint)  # what does not fit is refused before anything is written
+    if config.labels is not None:
+        read_label_table(config.labels)  # a bad table is refused before cases are preprocessed
     shards = open_or_build(
         config.data,
         config.cache or config.out / "shards",

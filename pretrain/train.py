@@ -11,11 +11,13 @@ import torch
 from gliomoe.data_shards.errors import UsageError
 from gliomoe.data_shards.indexed import ShardSet
 from gliomoe.models.encoders.encoder import Encoder
+from gliomoe.models.model import Model
 from gliomoe.models.registry import create_model
 from gliomoe.pretrain import checkpoints, distributed
 from gliomoe.pretrain.config import PretrainConfig
 from gliomoe.pretrain.loading import Placement, load_parts
 from gliomoe.pretrain.objectives import create_objective
+from gliomoe.pretrain.objectives.objective import Objective
 from gliomoe.pretrain.signals import StopFlag, stop_flag
 from gliomoe.pretrain.views import StudyViews
 
@@ -74,9 +76,8 @@ def _pretrain(config: PretrainConfig, device: torch.device, stop: StopFlag) -> b
     precision = resolve_precision(config.engine.precision, device)
     shards = ShardSet.open(*config.data.train)
     torch.manual_seed(config.run.seed)
-    model = create_model(config.model.name, (), **config.model.overrides)
-    encoder = prepare_encoder(model.encoder, config)
-    engine = Engine(create_objective(encoder, config), config, precision, device)
+    model, objective = build(config)
+    engine = Engine(objective, config, precision, device)
     about = {
         "zero_stage": config.engine.zero_stage,
         "accumulation": config.engine.accumulation,
@@ -87,7 +88,8 @@ def _pretrain(config: PretrainConfig, device: torch.device, stop: StopFlag) -> b
         "data": describe_data(config, shards),
     }
     start = _take_up(engine, config, about)
-    dataset = StudyViews(shards, config.views, config.augment, encoder.patch_size, config.run.seed)
+    patch_size = objective.encoder.patch_size
+    dataset = StudyViews(shards, config.views, config.augment, patch_size, config.run.seed)
     logger.info(
         "%s: %d studies, %s, step %d of %d, %s on %d x %s",
         config.run.out,
@@ -103,6 +105,18 @@ def _pretrain(config: PretrainConfig, device: torch.device, stop: StopFlag) -> b
     parts = load_parts(dataset, placement, start, config.run.steps, config.data.workers, pin)
     with closing(parts):
         return train(Training(config, engine, parts, start, about), stop)
+
+
+def build(config: PretrainConfig) -> tuple[Model, Objective]:
+    """The model and the objective that trains its encoder, with fresh weights.
+
+    Raises:
+        ModelError: If the model or one of its settings is unknown.
+        UsageError: If the objective is unknown, or the views do not fit the patches.
+    """
+    model = create_model(config.model.name, (), **config.model.overrides)
+    encoder = prepare_encoder(model.encoder, config)
+    return model, create_objective(encoder, config)
 
 
 def prepare_encoder(encoder: Encoder, config: PretrainConfig) -> Encoder:

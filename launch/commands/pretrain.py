@@ -25,9 +25,13 @@ _FREE = (
 
 def run(options: Options) -> int:
     """Claim the folder and pretrain."""
-    from gliomoe.data_shards.indexed import ShardSet
-    from gliomoe.pretrain.train import describe_data, pretrain
+    import torch
 
+    from gliomoe.data_shards.indexed import ShardSet
+    from gliomoe.pretrain.train import build, describe_data, pretrain
+
+    with torch.device("meta"):
+        build(options)  # what cannot be built is refused before the folder is taken
     if int(os.environ.get("RANK", "0")) == 0:
         data = describe_data(options, ShardSet.open(*options.data.train))
         claim(options.run.out, "pretrain", to_table(options), _FREE, data=data)

@@ -219,6 +219,7 @@ def test_what_contradicts_a_checkpoint(cohort, checkpoint, tmp_path, capsys, mor
         (["--folds", "9"], 2, "shots at least folds"),
         (["--folds", "2", "--only_folds", "3"], 2, "only_folds must lie between 0 and 1"),
         (["--data", "nowhere"], 2, "nowhere"),
+        (["--labels", "none.tsv"], 2, "none.tsv: no such label table"),
         (["--tasks", "seg", "idhh"], 2, "idhh"),
     ],
 )

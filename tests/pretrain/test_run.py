@@ -179,6 +179,20 @@ def test_run_json_records_the_data(config, monkeypatch):
     }
 
 
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--loss.objective", "nope"), "unknown loss.objective 'nope'"),
+        (("--model.name", "gliomoe_huge"), "unknown model 'gliomoe_huge'"),
+        (("--views.size", "18"), "views.size (18) must be a multiple of model.patch_size (4)"),
+    ],
+)
+def test_what_cannot_be_built_leaves_nothing(config, capsys, more, message):
+    assert main(command(config, *more)) == 2
+    assert message in capsys.readouterr().err
+    assert not config.run.out.exists()
+
+
 def test_export_is_a_checkpoint_folder(config, tmp_path, capsys):
     from gliomoe.models.checkpoint import load_checkpoint, read_config
 
