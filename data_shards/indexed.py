@@ -19,7 +19,7 @@ from gliomoe.data_shards.dataset import DATASET, read_dataset
 from gliomoe.data_shards.errors import DataError, UsageError
 from gliomoe.data_shards.index import INDEX, Index, Place, StudyEntry
 from gliomoe.data_shards.record import parse_record
-from gliomoe.data_shards.sample import Extent, decode_sample
+from gliomoe.data_shards.sample import Extent, StoredStudy
 
 
 class ShardSet:
@@ -99,7 +99,23 @@ class ShardSet:
 
     def record(self, i: int) -> Mapping[str, Any]:
         """The JSON record of study `i`: grid, sequences, history."""
-        return self._members(i)[1]
+        return self.study(i).record
+
+    def study(self, i: int) -> StoredStudy:
+        """Study `i` as it is stored.
+
+        Raises:
+            DataError: If the shard is missing or damaged there.
+        """
+        piece = self.bytes_of(i)
+        name = f"{self.place(i)[0]}, study {i}"
+        found = {
+            member.name.partition(".")[2]: member.content
+            for member in tar.walk(piece, 0, len(piece), name)
+        }
+        if "json" not in found:
+            raise DataError(f"{name}: has no record; gliomoe shards verify tells more")
+        return StoredStudy(found, parse_record(found["json"], name))
 
     def read(
         self,
@@ -121,8 +137,7 @@ class ShardSet:
         Raises:
             DataError: If the study lacks a sequence or is damaged.
         """
-        members, record = self._members(i)
-        return decode_sample(members, record, start, size, sequences, seg)
+        return self.study(i).read(start, size, sequences, seg)
 
     def place(self, i: int) -> tuple[Path, Place]:
         """The shard of study `i` and where in it the study lies."""
@@ -154,18 +169,6 @@ class ShardSet:
         if path not in self._archives:
             self._archives[path] = tar.open_archive(path)
         return self._archives[path]
-
-    def _members(self, i: int) -> tuple[dict[str, memoryview], Mapping[str, Any]]:
-        """Suffix → content of the members of study `i`, and its record."""
-        piece = self.bytes_of(i)
-        name = f"{self.place(i)[0]}, study {i}"
-        found = {
-            member.name.partition(".")[2]: member.content
-            for member in tar.walk(piece, 0, len(piece), name)
-        }
-        if "json" not in found:
-            raise DataError(f"{name}: has no record; gliomoe shards verify tells more")
-        return found, parse_record(found["json"], name)
 
     def _check(self) -> None:
         """Refuse sets that do not belong together or are not whole."""

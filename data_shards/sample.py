@@ -19,6 +19,26 @@ Extent = Sequence[int]
 """Three numbers of voxels, along D, H, W."""
 
 
+@dataclass(frozen=True)
+class StoredStudy:
+    """A study as a shard holds it, not yet decoded."""
+
+    members: Mapping[str, memoryview | bytes]
+    """Suffix → content of the study's members."""
+    record: Mapping[str, Any]
+    """Its JSON record: key, grid, sequences, history."""
+
+    def read(
+        self,
+        start: Extent | None = None,
+        size: Extent | None = None,
+        sequences: Sequence[str] | None = None,
+        seg: bool = True,
+    ) -> StudySample:
+        """The study or a crop of it; arguments and errors as of `decode_sample`."""
+        return decode_sample(self.members, self.record, start, size, sequences, seg)
+
+
 def decode_sample(
     members: Mapping[str, memoryview | bytes],
     record: Mapping[str, Any],

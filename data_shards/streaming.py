@@ -14,7 +14,7 @@ from gliomoe.data_shards.batch import StudySample
 from gliomoe.data_shards.dataset import read_dataset
 from gliomoe.data_shards.errors import DataError
 from gliomoe.data_shards.record import parse_record
-from gliomoe.data_shards.sample import decode_sample
+from gliomoe.data_shards.sample import StoredStudy
 
 os.environ["WDS_SECURE"] = "1"  # read once, when webdataset is imported
 
@@ -44,7 +44,7 @@ def stream_studies(folder: Path, start: int = 0) -> Iterator[StudySample]:
                 name = f"{path}, study {members['__key__']}"
                 if "json" not in members:
                     raise DataError(f"{name}: has no record; fetch the shard again")
-                yield decode_sample(members, parse_record(members["json"], name))
+                yield StoredStudy(members, parse_record(members["json"], name)).read()
         if count != shard["studies"]:
             raise DataError(
                 f"{path}: {count} of {shard['studies']} studies, cut off; fetch the shard again"
