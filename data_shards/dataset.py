@@ -13,6 +13,9 @@ from gliomoe.data_shards.writer import ShardInfo, hash_file
 
 DATASET = "dataset.json"
 
+COUNTED = ("format", "studies", "labelled", "sequences", "index", "shards")
+"""Entries that follow from the shards."""
+
 
 def seal(
     folder: Path, shards: Sequence[ShardInfo], preprocess: Mapping[str, Any], **more: Any

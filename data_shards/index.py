@@ -95,6 +95,11 @@ class Index:
         """Studies of the set."""
         return len(self._rows)
 
+    @property
+    def keys(self) -> np.ndarray:
+        """[studies] bytes, sorted."""
+        return self._rows["key"]
+
     def entry(self, i: int) -> StudyEntry:
         """What is known of study `i`."""
         row = self._rows[i]
@@ -140,17 +145,19 @@ def scan_shard(path: Path, number: int) -> list[Row]:
         DataError: If the shard is damaged.
     """
     archive = tar.open_archive(path)
-    return [_row(members, number, archive) for members in _studies(archive, path.name)]
+    return [_row(members, number, archive) for members in studies_in(archive, path.name)]
 
 
-def write_index(path: Path, rows: Sequence[Row]) -> None:
-    """Write rows, already in the order of their keys, atomically."""
-    with atomic_write(path) as file:
-        np.save(file, np.array(rows, dtype=_ROW), allow_pickle=False)
+def studies_in(archive: memoryview, name: str) -> Iterator[list[tar.Member]]:
+    """The members of each study of a shard; a record begins a study.
 
+    Args:
+        archive: The shard.
+        name: The shard, for messages.
 
-def _studies(archive: memoryview, name: str) -> Iterator[list[tar.Member]]:
-    """The members of each study of a shard; a record begins a study."""
+    Raises:
+        DataError: If the shard is damaged.
+    """
     members: list[tar.Member] = []
     for member in tar.walk(archive, 0, len(archive), name):
         if member.name.endswith(".json") and members:
@@ -159,6 +166,12 @@ def _studies(archive: memoryview, name: str) -> Iterator[list[tar.Member]]:
         members.append(member)
     if members:
         yield members
+
+
+def write_index(path: Path, rows: Sequence[Row]) -> None:
+    """Write rows, already in the order of their keys, atomically."""
+    with atomic_write(path) as file:
+        np.save(file, np.array(rows, dtype=_ROW), allow_pickle=False)
 
 
 def _row(members: Sequence[tar.Member], shard: int, archive: memoryview) -> Row:

@@ -24,7 +24,7 @@ class EncodedStudy:
     """A study ready to be written."""
 
     key: str
-    members: tuple[tuple[str, bytes], ...]
+    members: tuple[tuple[str, bytes | memoryview], ...]
     """(name, content), the JSON record first."""
 
 
@@ -64,12 +64,13 @@ def quantise_study(study: Study) -> dict[str, StoredVolume]:
     return stored
 
 
-def encode_study(study: Study, settings: str = "") -> EncodedStudy:
+def encode_study(study: Study, settings: str = "", origin: str = "") -> EncodedStudy:
     """Quantise and compress a study.
 
     Args:
         study: All volumes of one shape.
         settings: Hash of the preprocessing settings, kept in the record.
+        origin: Hash of the files that the study comes from, kept in the record.
 
     Raises:
         DataError: If the key is unfit, there is no volume, or a volume has no contrast.
@@ -92,6 +93,7 @@ def encode_study(study: Study, settings: str = "") -> EncodedStudy:
         "key": study.key,
         "subject": study.subject,
         "layout": study.layout,
+        "origin": origin,
         "shape": list(study.shape),
         "spacing": list(study.spacing),
         "affine": study.affine.tolist(),

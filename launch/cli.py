@@ -22,6 +22,7 @@ from gliomoe.data_shards.errors import UsageError
 COMMANDS = {
     "phantom": "simulate a cohort of brain MRI with gliomas, labels and markers",
     "shards build": "turn folders of MRI into a shard set",
+    "shards merge": "join the parts of a build, or several shard sets, into one",
     "shards verify": "check every shard and study of a shard set",
     "shards inspect": "show what a shard set or one of its studies holds",
     "pretrain": "pretrain an encoder on unlabelled shards",
