@@ -18,6 +18,7 @@ from types import ModuleType
 from typing import Any
 
 from gliomoe.data_shards.errors import UsageError
+from gliomoe.data_shards.files import FULL, disk_full
 
 COMMANDS = {
     "phantom": "simulate a cohort of brain MRI with gliomas, labels and markers",
@@ -153,6 +154,8 @@ def _explain(error: Exception) -> str:
     text = " ".join(str(error).split())
     if hasattr(error, "exit_code"):
         return text
+    if isinstance(error, OSError) and error.errno in FULL:
+        return f"{error.filename}: {disk_full(error)}" if error.filename else disk_full(error)
     if isinstance(error, OSError):
         return f"{error.strerror or text}: {error.filename}" if error.filename else text
     return f"{type(error).__name__}: {text}; this is a fault of GlioMoE, --debug shows where"
