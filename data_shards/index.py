@@ -6,7 +6,7 @@ key is found by bisection.
 
 import zlib
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,6 +100,11 @@ class Index:
         """[studies] bytes, sorted."""
         return self._rows["key"]
 
+    @property
+    def fingerprints(self) -> np.ndarray:
+        """[studies, 16] uint8, hashes of the input's content."""
+        return self._rows["fingerprint"]
+
     def entry(self, i: int) -> StudyEntry:
         """What is known of study `i`."""
         row = self._rows[i]
@@ -138,14 +143,16 @@ class Index:
         return int(np.sum(self._rows["has_seg"]))
 
 
-def scan_shard(path: Path, number: int) -> list[Row]:
-    """The rows of the studies of a finished shard, read from the shard itself.
+def scan_shard(path: Path, number: int) -> Iterator[tuple[Row, Mapping[str, Any]]]:
+    """Row and record of each study of a finished shard, read from the shard itself.
 
     Raises:
         DataError: If the shard is damaged.
     """
     archive = tar.open_archive(path)
-    return [_row(members, number, archive) for members in studies_in(archive, path.name)]
+    for members in studies_in(archive, path.name):
+        record = parse_record(members[0].content, members[0].name)
+        yield _row(record, members, number, archive), record
 
 
 def studies_in(archive: memoryview, name: str) -> Iterator[list[tar.Member]]:
@@ -168,15 +175,21 @@ def studies_in(archive: memoryview, name: str) -> Iterator[list[tar.Member]]:
         yield members
 
 
-def write_index(path: Path, rows: Sequence[Row]) -> None:
-    """Write rows, already in the order of their keys, atomically."""
+def pack(rows: Sequence[Row]) -> np.ndarray:
+    """Rows as the index holds them."""
+    return np.array(rows, dtype=_ROW)
+
+
+def write_index(path: Path, rows: np.ndarray) -> None:
+    """Write rows, packed and in the order of their keys, atomically."""
     with atomic_write(path) as file:
-        np.save(file, np.array(rows, dtype=_ROW), allow_pickle=False)
+        np.save(file, rows, allow_pickle=False)
 
 
-def _row(members: Sequence[tar.Member], shard: int, archive: memoryview) -> Row:
+def _row(
+    record: Mapping[str, Any], members: Sequence[tar.Member], shard: int, archive: memoryview
+) -> Row:
     """The row of one study."""
-    record = parse_record(members[0].content, members[0].name)
     start, end = members[0].offset, members[-1].end
     return (
         record["key"].encode(),

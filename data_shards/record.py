@@ -10,6 +10,7 @@ from gliomoe.data_shards.codec import Quantised, encode, quantise
 from gliomoe.data_shards.errors import DataError
 from gliomoe.data_shards.intensity import robust_range
 from gliomoe.data_shards.sequences import SEQUENCES
+from gliomoe.data_shards.signature import signature
 from gliomoe.data_shards.study import KEY_LENGTH, Study
 
 FORMAT = 1
@@ -84,6 +85,7 @@ def encode_study(study: Study, settings: str = "", origin: str = "") -> EncodedS
             "scale": stored.quantised.scale,
             "offset": stored.quantised.offset,
             "percentiles": [stored.low, stored.high],
+            "signature": signature(study.volumes[name], study.spacing).tobytes().hex(),
         }
         frames.append((f"{study.key}.{frame_suffix(name)}", encode(stored.quantised.codes)))
     if study.seg is not None:

@@ -24,6 +24,7 @@ COMMANDS = {
     "phantom": "simulate a cohort of brain MRI with gliomas, labels and markers",
     "shards build": "turn folders of MRI into a shard set",
     "shards merge": "join the parts of a build, or several shard sets, into one",
+    "shards overlap": "name the studies that two shard sets share, or one holds twice",
     "shards verify": "check every shard and study of a shard set",
     "shards inspect": "show what a shard set or one of its studies holds",
     "pretrain": "pretrain an encoder on unlabelled shards",

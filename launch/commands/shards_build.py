@@ -42,4 +42,6 @@ def run(options: Options) -> int:
         )
         if report.failed:
             print(f"{len(report.failed)} studies left out, see {report.out / 'failed.csv'}")
+        if twice := info["duplicates"]:
+            print(f"{twice} pairs show the same scan, see {report.out / 'duplicates.csv'}")
     return 1 if report.failed else 0
