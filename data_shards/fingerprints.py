@@ -16,7 +16,7 @@ from gliomoe.data_shards.signature import SIZE
 
 FINGERPRINTS = "fingerprints.npy"
 
-ROW = np.dtype([("sequence", "u1"), ("study", "<u4"), ("code", "i1", (SIZE,))])
+ROW = np.dtype([("sequence", "u1"), ("study", "<u4"), ("code", "u1", (SIZE,))])
 """`sequence` counts in `SEQUENCES`, `study` in the index; `code` is the signature."""
 
 
@@ -42,7 +42,7 @@ class Fingerprints:
         return cls(np.asarray(rows))
 
     def of_sequence(self, sequence: int) -> tuple[np.ndarray, np.ndarray]:
-        """Studies [n] and signatures [n, SIZE] int8 of one sequence."""
+        """Studies [n] and signatures [n, SIZE] uint8 of one sequence."""
         first, last = np.searchsorted(self._rows["sequence"], [sequence, sequence + 1])
         part = self._rows[first:last]
         return part["study"], part["code"]
@@ -51,7 +51,7 @@ class Fingerprints:
 def fingerprint_rows(record: Mapping[str, Any], study: int) -> Iterator[tuple[Any, ...]]:
     """The rows of one study, from its record."""
     for name, how in record["sequences"].items():
-        code = np.frombuffer(bytes.fromhex(how["signature"]), np.int8)
+        code = np.frombuffer(bytes.fromhex(how["signature"]), np.uint8)
         yield SEQUENCES.index(name), study, code
 
 

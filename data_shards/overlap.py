@@ -16,11 +16,17 @@ from gliomoe.data_shards.files import atomic_write
 from gliomoe.data_shards.fingerprints import Fingerprints
 from gliomoe.data_shards.index import Index
 from gliomoe.data_shards.sequences import SEQUENCES
+from gliomoe.data_shards.signature import unpack
 
 DUPLICATES = "duplicates.csv"
 
-THRESHOLD = 0.9
-"""Cosine of two signatures from which on the scans are the same."""
+THRESHOLD = 0.885
+"""Likeness from which on two scans are the same.
+
+Of 69 real scans and their copies (re-oriented, cropped, scaled, resampled to 1.5 and 2 mm, and all
+of these at once) the least like pair reached 0.914; two sessions of one person 0.857, two persons
+0.759.
+"""
 
 _BLOCK = 4096
 
@@ -73,7 +79,7 @@ def find_matches(mine: Scans, theirs: Scans | None = None) -> list[Match]:
 
 def scores(mine: np.ndarray, yours: np.ndarray) -> np.ndarray:
     """[n, m] cosines between signatures [n, SIZE] and [m, SIZE]; 0 where one shows no detail."""
-    a, b = mine.astype(np.float32), yours.astype(np.float32)
+    a, b = unpack(mine), unpack(yours)
     lengths = np.sqrt(np.outer((a * a).sum(1), (b * b).sum(1)))
     # Products of whole numbers below 2**24 are exact in float32, in any order of summation.
     return np.divide(a @ b.T, lengths, out=np.zeros_like(lengths), where=lengths > 0)
