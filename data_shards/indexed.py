@@ -55,6 +55,11 @@ class ShardSet:
         return ShardSet.open, self._folders
 
     @property
+    def sizes(self) -> list[int]:
+        """Studies of each set."""
+        return [len(index) for index in self._indexes]
+
+    @property
     def info(self) -> dict[str, Any]:
         """`dataset.json`; of several sets the settings they share and the joint counts."""
         counts: dict[str, int] = {}

@@ -4,6 +4,7 @@ Every number that decides what is trained counts studies over all processes, so 
 same on one process and on a thousand.
 """
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -20,6 +21,25 @@ class DataConfig:
     """Shard sets, folders that `gliomoe shards build` wrote; several are read as one."""
     workers: int = 1
     """Reading processes beside each training process; 0 reads in the training process."""
+    weights: tuple[float, ...] = ()
+    """Share of the samples of each shard set; without it every study comes as often."""
+    block: int = 1
+    """Studies that lie together and are read soon after each other; more spares object stores."""
+    window: int = 256
+    """Studies that are shuffled among each other where blocks stay together."""
+    timeout: float = 300.0
+    """Seconds without a batch after which reading is given up; 0 waits for ever."""
+
+    def __post_init__(self) -> None:
+        """Refuse what gives no order."""
+        if self.weights and len(self.weights) != len(self.train):
+            raise ValueError(
+                f"data.weights has {len(self.weights)} entries for {len(self.train)} shard sets"
+            )
+        if not all(0 < weight < math.inf for weight in self.weights):
+            raise ValueError("data.weights must be positive")
+        if self.block < 1 or self.window < 1 or self.timeout < 0:
+            raise ValueError("data.block and data.window must be at least 1, data.timeout 0")
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import torch
 
 from gliomoe.data_shards.errors import UsageError
 from gliomoe.data_shards.indexed import ShardSet
+from gliomoe.data_shards.reader import IndexedReader
 from gliomoe.models.encoders.encoder import Encoder
 from gliomoe.models.model import Model
 from gliomoe.models.registry import create_model
@@ -89,7 +90,8 @@ def _pretrain(config: PretrainConfig, device: torch.device, stop: StopFlag) -> b
     }
     start = _take_up(engine, config, about)
     patch_size = objective.encoder.patch_size
-    dataset = StudyViews(shards, config.views, config.augment, patch_size, config.run.seed)
+    reader = open_reader(shards, config)
+    samples = StudyViews(reader, config.views, config.augment, patch_size, config.run.seed)
     logger.info(
         "%s: %d studies, %s, step %d of %d, %s on %d x %s",
         config.run.out,
@@ -102,7 +104,15 @@ def _pretrain(config: PretrainConfig, device: torch.device, stop: StopFlag) -> b
         device.type,
     )
     pin = device.type == "cuda"
-    parts = load_parts(dataset, placement, start, config.run.steps, config.data.workers, pin)
+    parts = load_parts(
+        samples,
+        placement,
+        start,
+        config.run.steps,
+        config.data.workers,
+        pin,
+        config.data.timeout,
+    )
     with closing(parts):
         return train(Training(config, engine, parts, start, about), stop)
 
@@ -135,12 +145,32 @@ def prepare_encoder(encoder: Encoder, config: PretrainConfig) -> Encoder:
     return encoder
 
 
+def open_reader(shards: ShardSet, config: PretrainConfig) -> IndexedReader:
+    """The studies of a run by sample number.
+
+    Raises:
+        UsageError: If there are fewer studies than places in a batch, where blocks stay together.
+    """
+    data = config.data
+    try:
+        return IndexedReader(
+            shards, config.run.seed, data.weights, data.block, data.window, config.optim.batch
+        )
+    except ValueError as error:
+        raise UsageError(f"{error}; set data.block to 1 or optim.batch lower") from error
+
+
 def describe_data(config: PretrainConfig, shards: ShardSet) -> dict[str, Any]:
     """What the run reads."""
     return {
         "paths": [str(path.resolve()) for path in config.data.train],
         "fingerprint": shards.fingerprint,
         "studies": len(shards),
+        "order": {
+            "weights": list(config.data.weights),
+            "block": config.data.block,
+            "window": config.data.window,
+        },
     }
 
 

@@ -13,6 +13,7 @@ EXAMPLE = "gliomoe pretrain gliomoe_tiny --data.train shards --run.out runs/tiny
 
 _FREE = (
     "data.workers",
+    "data.timeout",
     "run.checkpoint_every",
     "run.keep",
     "run.bad_steps",

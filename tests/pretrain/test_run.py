@@ -176,6 +176,7 @@ def test_run_json_records_the_data(config, monkeypatch):
         "paths": [str(folder.resolve())],
         "fingerprint": ShardSet.open(folder).fingerprint,
         "studies": 8,
+        "order": {"weights": [], "block": 1, "window": 256},
     }
 
 
