@@ -17,8 +17,9 @@ from torch.utils.data import Dataset
 
 from gliomoe.data_shards import augment
 from gliomoe.data_shards.augment import Augmentation, AugmentConfig
-from gliomoe.data_shards.batch import StudyBatch, StudySample, collate
+from gliomoe.data_shards.batch import StudyBatch
 from gliomoe.data_shards.codec import BLOCK
+from gliomoe.data_shards.codes import CodeBatch, CodeSample, collate_codes
 from gliomoe.data_shards.errors import DataError
 from gliomoe.data_shards.order import seed_for
 from gliomoe.data_shards.reader import Reader
@@ -52,7 +53,7 @@ class ViewDraw:
 class ViewPair:
     """Sample number n of a run."""
 
-    box: StudySample
+    box: CodeSample
     """The part of the study that holds both views, all sequences."""
     subject: int
     """A number for the subject, equal for all its sessions."""
@@ -66,7 +67,7 @@ class ViewPair:
 class PairBatch:
     """Several samples, on their way to the device."""
 
-    boxes: StudyBatch
+    boxes: CodeBatch
     """B boxes."""
     subject: Tensor
     """[B] int64."""
@@ -77,8 +78,7 @@ class PairBatch:
 
     def to(self, device: torch.device) -> "PairBatch":
         """The same batch with its boxes on another device."""
-        boxes = self.boxes.to(device, non_blocking=True)
-        return replace(self, boxes=boxes, subject=self.subject.to(device))
+        return replace(self, boxes=self.boxes.to(device), subject=self.subject.to(device))
 
     def pin_memory(self) -> "PairBatch":
         """The same batch in page-locked memory; `torch.utils.data.DataLoader` calls this."""
@@ -152,7 +152,7 @@ class StudyViews(Dataset[ViewPair]):
             draws=(self._draw(number, 0, box), self._draw(number, 1, box)),
         )
 
-    def _read_box(self, number: int, study: StoredStudy) -> StudySample:
+    def _read_box(self, number: int, study: StoredStudy) -> CodeSample:
         """A box at a random place; further places are tried while it holds mostly air."""
         side, step = self.views.box, box_step(self.views.shift)
         for attempt in range(_PLACES):
@@ -163,13 +163,12 @@ class StudyViews(Dataset[ViewPair]):
                 else (length - side) // 2
                 for length in study.record["shape"]
             )
-            box = study.read(start=start, size=(side,) * 3, seg=False)
-            seen = box.voxels[:, ::_EVERY, ::_EVERY, ::_EVERY].ne(0).any(0)
-            if seen.float().mean() >= _LEAST_TISSUE:
+            box = study.codes(start, (side,) * 3)
+            if box.tissue(_EVERY) >= _LEAST_TISSUE:
                 break
         return box
 
-    def _draw(self, number: int, view: int, box: StudySample) -> ViewDraw:
+    def _draw(self, number: int, view: int, box: CodeSample) -> ViewDraw:
         """Draw one view."""
         generator = self._generator(number, "view", view)
         size = (self.views.size,) * 3
@@ -200,7 +199,7 @@ def box_step(shift: int) -> int:
 def collate_pairs(pairs: Sequence[ViewPair]) -> PairBatch:
     """Join samples into a batch."""
     return PairBatch(
-        boxes=collate([pair.box for pair in pairs]),
+        boxes=collate_codes([pair.box for pair in pairs]),
         subject=torch.tensor([pair.subject for pair in pairs]),
         draws=(tuple(pair.draws[0] for pair in pairs), tuple(pair.draws[1] for pair in pairs)),
         damaged=tuple(message for pair in pairs for message in pair.damaged),
@@ -216,7 +215,7 @@ def make_views(pairs: PairBatch, size: int, patch_size: int, mask: MaskConfig) -
         patch_size: Side of a position of the mask, voxels.
         mask: Parts to mask and to predict.
     """
-    boxes = pairs.boxes
+    boxes = pairs.boxes.decode()
     complete, noisy, shown = [], [], []
     for draws in pairs.draws:
         for study, draw in enumerate(draws):

@@ -1,7 +1,9 @@
 """How many crops a second one core reads, beside other libraries on the same cases.
 
-The work of every arm is a pair of overlapping crops, as pretraining takes its two views of a study:
-all sequences, float32. Arms take turns, so that a machine that slows down slows all of them.
+The work of every arm is a pair of crops of all sequences of a case. Ours is read as pretraining
+reads it: overlapping crops out of one box, int16, which the training device normalises. Variants
+give normalised float32 on the core that reads. Arms take turns, so that a machine that slows down
+slows all of them.
 """
 
 import statistics
@@ -18,6 +20,7 @@ import torch
 from tqdm import tqdm
 
 from gliomoe.data_shards.build import BuildConfig, build_shards
+from gliomoe.data_shards.codes import collate_codes
 from gliomoe.data_shards.errors import UsageError
 from gliomoe.data_shards.indexed import ShardSet
 from gliomoe.data_shards.ingest import find_studies
@@ -78,13 +81,17 @@ def measure_loader(source: Path | None, settings: LoaderBench) -> dict[str, Any]
         cases = _cases(source, settings.size)
         build_shards([source], scratch / "shards", BuildConfig(keep_ids=True))
         shards = ShardSet.open(scratch / "shards")
-        ours = {"ours": _pairs(shards, settings), "independent_crops": _apart(shards, settings)}
+        variants = {
+            "float32": _pairs(shards, settings, normalised=True),
+            "float32_independent": _apart(shards, settings),
+        }
         others = peers.arms(cases, settings.size, scratch)
-        rates = _take_turns({**ours, **others}, settings)
+        arms = {"ours": _pairs(shards, settings), **variants, **others}
+        rates = _take_turns(arms, settings)
         return {
-            "ours": rates.pop("ours"),
+            "ours": rates["ours"],
             "peers": {name: rates[name] for name in others},
-            "variants": {"independent_crops": rates["independent_crops"]},
+            "variants": {name: rates[name] for name in variants},
             "setup": {
                 "cases": len(cases),
                 "sequences": [len(case) for case in cases],
@@ -111,7 +118,7 @@ def _cases(source: Path, size: int) -> list[Files]:
     return cases
 
 
-def _pairs(shards: ShardSet, settings: LoaderBench) -> Arm:
+def _pairs(shards: ShardSet, settings: LoaderBench, normalised: bool = False) -> Arm:
     """Both crops from one box, which begins at a block of the shard."""
     from gliomoe.pretrain.views import box_step
 
@@ -123,7 +130,9 @@ def _pairs(shards: ShardSet, settings: LoaderBench) -> Arm:
             step * int(rng.integers(0, max(0, -(-(n - side) // step)) + 1))
             for n in study.record["shape"]
         ]
-        voxels = study.read(start, (side,) * 3, seg=False).voxels
+        size = (side,) * 3
+        box = study.codes(start, size)
+        voxels = collate_codes([box]).decode().voxels[:, 0] if normalised else box.codes
         for _ in range(2):
             a, b, c = rng.integers(0, settings.shift + 1, 3).tolist()
             crop = voxels[:, a : a + settings.size, b : b + settings.size, c : c + settings.size]

@@ -33,7 +33,7 @@ def digests(folder, rank, world, start, workers):
         for place, number in enumerate(placement.numbers(step, 0)):
             study = part.boxes.study == place
             draws = [view[place] for view in part.draws]
-            digest = hashlib.sha256(part.boxes.voxels[study].numpy().tobytes())
+            digest = hashlib.sha256(part.boxes.codes[study].numpy().tobytes())
             for draw in draws:
                 digest.update(repr((draw.start, draw.visible.tolist())).encode())
                 digest.update(draw.scores.numpy().tobytes())
