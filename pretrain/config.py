@@ -16,8 +16,9 @@ from gliomoe.data_shards.errors import UsageError
 class DataConfig:
     """What is read."""
 
-    train: tuple[Path, ...]
-    """Shard sets, folders that `gliomoe shards build` wrote; several are read as one."""
+    train: tuple[str, ...]
+    """Shard sets that `gliomoe shards build` wrote, folders or URLs (s3, gs, az, http, https);
+    several are read as one."""
     workers: int = 1
     """Reading processes beside each training process; 0 reads in the training process."""
 

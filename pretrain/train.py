@@ -10,6 +10,7 @@ import torch
 
 from gliomoe.data_shards.errors import UsageError
 from gliomoe.data_shards.indexed import ShardSet
+from gliomoe.data_shards.storage.store import absolute_place
 from gliomoe.models.encoders.encoder import Encoder
 from gliomoe.models.model import Model
 from gliomoe.models.registry import create_model
@@ -138,7 +139,7 @@ def prepare_encoder(encoder: Encoder, config: PretrainConfig) -> Encoder:
 def describe_data(config: PretrainConfig, shards: ShardSet) -> dict[str, Any]:
     """What the run reads."""
     return {
-        "paths": [str(path.resolve()) for path in config.data.train],
+        "paths": [absolute_place(place) for place in config.data.train],
         "fingerprint": shards.fingerprint,
         "studies": len(shards),
     }

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,7 +28,8 @@ def test_each_damaged_study_is_named(shard_set, capsys):
     folder, _ = shard_set
     shards = ShardSet.open(folder)
     for i in (1, 4):
-        path, place = shards.place(i)
+        name, place = shards.place(i)
+        path = Path(name)
         data = bytearray(path.read_bytes())
         data[place.offset + place.length // 2] ^= 1
         path.write_bytes(data)
@@ -82,7 +84,8 @@ def test_plain_webdataset_reads_the_shards(shard_set):
 def test_stream_notices_a_shard_that_was_cut_off(shard_set):
     folder, _ = shard_set
     shards = ShardSet.open(folder)
-    path, place = shards.place(1)
+    name, place = shards.place(1)
+    path = Path(name)
     data = path.read_bytes()
     for length in (place.offset, place.offset + 700, place.offset + place.length // 2):
         path.write_bytes(data[:length])
