@@ -97,7 +97,7 @@ class _Folder:
         path = self._path(block)
         try:
             content = path.read_bytes()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         body, check = content[:-_CHECK_BYTES], content[-_CHECK_BYTES:]
         if len(body) != size or zlib.crc32(body).to_bytes(_CHECK_BYTES, "big") != check:
