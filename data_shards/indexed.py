@@ -28,7 +28,7 @@ from gliomoe.data_shards.index import Index, Place, StudyEntry
 from gliomoe.data_shards.record import parse_record
 from gliomoe.data_shards.sample import Extent, StoredStudy
 from gliomoe.data_shards.storage.config import StorageConfig
-from gliomoe.data_shards.storage.store import open_store
+from gliomoe.data_shards.storage.store import FileInfo, LocalStore, open_store
 
 
 class ShardSet:
@@ -82,6 +82,11 @@ class ShardSet:
     def fingerprint(self) -> str:
         """Hash of everything in the shards, in hexadecimal."""
         return fingerprint_of(self.info)
+
+    @property
+    def forkable(self) -> bool:
+        """Whether a forked process can read it; otherwise use forkserver or spawn."""
+        return all(isinstance(store, LocalStore) for store in self._stores)
 
     def entry(self, i: int) -> StudyEntry:
         """What the index knows of study `i`."""
@@ -146,10 +151,14 @@ class ShardSet:
         return self.study(i).read(start, size, sequences, seg)
 
     def place(self, i: int) -> tuple[str, Place]:
-        """The shard of study `i`, a path or URL, and where in it the study lies."""
+        """The shard of study `i`, a path or URL, and where in it the study lies.
+
+        Raises:
+            DataError: If the index names a shard that is none of the set.
+        """
         part, row = self._locate(i)
-        place = self._indexes[part].place(row)
-        return self._stores[part].place(self._shards[part][place.shard].name), place
+        file, place = self._shard_of(part, row)
+        return self._stores[part].place(file.name), place
 
     def bytes_of(self, i: int) -> memoryview:
         """All members of study `i` as they lie in the shard.
@@ -158,9 +167,18 @@ class ShardSet:
             DataError: If the shard is missing, too short or cannot be read.
         """
         part, row = self._locate(i)
-        index, store = self._indexes[part], self._stores[part]
-        place, what = index.place(row), f"study {index.entry(row).key}"
-        return store.range(self._shards[part][place.shard], place.offset, place.length, what)
+        file, place = self._shard_of(part, row)
+        what = f"study {self._indexes[part].entry(row).key}"
+        return self._stores[part].range(file, place.offset, place.length, what)
+
+    def _shard_of(self, part: int, row: int) -> tuple[FileInfo, Place]:
+        """Shard and place of a row of a set."""
+        place, shards = self._indexes[part].place(row), self._shards[part]
+        if place.shard >= len(shards):
+            raise DataError(
+                f"{self._stores[part].name}: index and {DATASET} disagree; build the set again"
+            )
+        return shards[place.shard], place
 
     def _locate(self, i: int) -> tuple[int, int]:
         """Set and row of study `i`."""

@@ -29,7 +29,7 @@ from gliomoe.data_shards.order import seed_for
 from gliomoe.data_shards.record import parse_record
 from gliomoe.data_shards.sample import StoredStudy
 from gliomoe.data_shards.storage.config import StorageConfig
-from gliomoe.data_shards.storage.store import FileInfo, Source, open_source
+from gliomoe.data_shards.storage.store import FileInfo, LocalStore, Source, open_source
 
 os.environ["WDS_SECURE"] = "1"  # read once, when webdataset is imported
 
@@ -120,6 +120,11 @@ class StreamSet:
     def fingerprint(self) -> str:
         """As of `ShardSet`."""
         return fingerprint_of(self._info)
+
+    @property
+    def forkable(self) -> bool:
+        """As of `ShardSet`."""
+        return all(isinstance(shard.source, LocalStore) for shard in self._shards)
 
     @property
     def epoch(self) -> int:

@@ -2,6 +2,7 @@
 
 import hashlib
 import http.client
+import logging
 import re
 import threading
 import time
@@ -18,8 +19,8 @@ class Door(ThreadingHTTPServer):
     """Answers from a folder or from another server.
 
     `faults` maps the name of a file to what happens to its next requests, one after another: a
-    status, "cut" (half of the body) or "stall" (half of it, then nothing). What is set in `always`
-    happens to every request.
+    status, "cut" (half of the body), "stall" (half of it, then nothing) or "slow" (bit by bit).
+    What is set in `always` happens to every request.
     """
 
     daemon_threads = True
@@ -94,8 +95,12 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command == "HEAD":
             return
+        if fault == "slow":
+            for start in range(0, len(body), len(body) // 10 + 1):
+                self.wfile.write(body[start : start + len(body) // 10 + 1])
+                time.sleep(0.02)
+            return
         self.wfile.write(body[: len(body) // 2] if fault in ("cut", "stall") else body)
-        self.wfile.flush()
         if fault == "stall":
             time.sleep(5)
         if fault:
@@ -124,6 +129,7 @@ def moto():
     """The port of an S3 server."""
     from moto.server import ThreadedMotoServer
 
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)
     server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
     server.start()
     yield server.get_host_and_port()[1]

@@ -69,11 +69,11 @@ def test_verify_names_damage(web, shard_set, storage, monkeypatch, tmp_path):
     assert "missing" in damage[1].reason
 
 
-@pytest.mark.parametrize("fault", [500, 503, "cut", "stall"])
+@pytest.mark.parametrize("fault", [500, 503, "cut", "stall", "slow"])
 def test_a_fault_that_passes(served, storage, fault):
     door, url, folder = served
     for name in ("dataset.json", "index.npy", SHARD):
-        door.faults[name] = [fault, fault]
+        door.faults[name] = [fault] if fault == "slow" else [fault, fault]
     storage = replace(storage, timeout=0.5 if fault == "stall" else 20)
     assert_equal(ShardSet.open(url, storage=storage), ShardSet.open(folder))
     assert not any(door.faults.values())
@@ -225,9 +225,10 @@ sys.stdout.buffer.write(bytes(shards.bytes_of(4)))
 """
 
 
-def test_a_pickled_copy(served, storage):
-    _, url, folder = served
-    shards = ShardSet.open(url, storage=storage)
+@pytest.mark.slow
+def test_a_pickled_copy(web, shard_set, storage):
+    folder, _ = shard_set
+    shards = ShardSet.open(f"{web.url}/{folder.name}", storage=storage)
     shards.bytes_of(0)
     done = subprocess.run(
         [sys.executable, "-c", READ], input=pickle.dumps(shards), capture_output=True
