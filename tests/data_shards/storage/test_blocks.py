@@ -5,9 +5,12 @@ import multiprocessing
 import random
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from gliomoe.data_shards.storage.blocks import BlockCache
 from gliomoe.data_shards.storage.config import StorageConfig
+from gliomoe.data_shards.storage.remote import RemoteStore
 from gliomoe.data_shards.storage.store import FileInfo
 
 BLOCK = 1 << 12
@@ -70,3 +73,28 @@ def test_memory_keeps_what_was_used_last(tmp_path):
     kept = [number for number in range(5) if cache.get(file, number) is not None]
     assert kept == [0, 2, 3]
     assert not (tmp_path / "blocks").exists()
+
+
+@settings(max_examples=100, deadline=None)
+@given(data=st.data(), size=st.integers(1, 300), block=st.integers(1, 64), kept=st.integers(0, 200))
+def test_any_part_of_a_file(data, size, block, kept):
+    whole = hashlib.shake_128(b"file").digest(size)
+    file = FileInfo("a.tar", size, "0" * 64)
+    asked = []
+
+    def fetch(file, start, stop):
+        asked.append(range(start, stop))
+        return memoryview(whole)[start:stop]
+
+    store = RemoteStore("http://host", StorageConfig(block_mb=block / 2**20, memory_mb=kept / 1e6))
+    store._fetch = fetch
+    for _ in range(8):
+        start = data.draw(st.integers(0, size - 1))
+        stop = data.draw(st.integers(start + 1, size))
+        asked.clear()
+        assert bytes(store.range(file, start, stop - start, "")) == whole[start:stop]
+        # Whole blocks or the file's end, none that is not needed, neighbours in one request.
+        assert all(part.start % block == 0 and part.stop <= size for part in asked)
+        assert all(part.stop % block == 0 or part.stop == size for part in asked)
+        assert all(start - block < part.start and part.stop < stop + block for part in asked)
+        assert all(a.stop < b.start for a, b in zip(asked, asked[1:], strict=False))
