@@ -29,6 +29,7 @@ from gliomoe.data_shards.writer import hash_file
 logger = logging.getLogger(__name__)
 
 _LONGEST_PAUSE = 10.0
+_CLOUD_IDENTITY = "169.254.169.254"
 _ENDPOINTS = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT")
 
 _T = TypeVar("_T")
@@ -179,10 +180,13 @@ class RemoteStore:
                 if number >= self._config.retries:
                     raise DataError(
                         f"{self.place(file)}: {number + 1} attempts failed, the last: "
-                        f"{_line(error)}; check the server and the network, then start again"
+                        f"{_line(error)}; {_advice(error)}, then start again"
                     ) from error
-                logger.debug("%s: %s, tried again", self.place(file), _line(error))
-                time.sleep(min(self._config.pause * 2**number, _LONGEST_PAUSE))
+                pause = min(self._config.pause * 2**number, _LONGEST_PAUSE)
+                logger.warning(
+                    "%s: %s; tried again in %.1f s", self.place(file), _line(error), pause
+                )
+                time.sleep(pause)
         raise AssertionError("unreachable")
 
     def _fetch(self, file: FileInfo, start: int, stop: int) -> memoryview:
@@ -308,6 +312,13 @@ def _runs(numbers: Sequence[int]) -> list[list[int]]:
         else:
             runs.append([number])
     return runs
+
+
+def _advice(error: Exception) -> str:
+    """What to do about a fault that stays."""
+    if _CLOUD_IDENTITY in str(error):  # asked only where no credentials were given
+        return "give credentials in the environment (AWS_SKIP_SIGNATURE=true for a public bucket)"
+    return "check the server and the network"
 
 
 def _line(error: Exception) -> str:
