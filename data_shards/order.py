@@ -130,32 +130,27 @@ class Order:
 
 
 class Mixture:
-    """Several ranges of studies, taken by weight: in every 1000 samples of a lane exactly so many.
+    """Which of several shard sets a sample takes: of every 1000 in a lane exactly so many.
 
-    Each range keeps its own epochs, so that its studies come equally often.
+    Each set counts its own samples, so that it keeps its own epochs.
 
     Args:
-        orders: One for each range, all with the same number of lanes.
-        weights: Share of the samples of each range; they need not sum to 1.
+        weights: Share of the samples of each set; they need not sum to 1.
         seed: The run's seed.
+        lanes: As of `Order`.
 
     Raises:
-        ValueError: If weights and orders do not match, or a weight is not positive.
+        ValueError: If a weight is not positive.
     """
 
-    def __init__(self, orders: Sequence[Order], weights: Sequence[float], seed: int):
-        if len(orders) != len(weights) or not orders:
-            raise ValueError(f"{len(weights)} weights for {len(orders)} shard sets")
-        if not all(0 < weight < math.inf for weight in weights):
+    def __init__(self, weights: Sequence[float], seed: int, lanes: int = 1):
+        if not weights or not all(0 < weight < math.inf for weight in weights):
             raise ValueError("every weight must be positive")
-        if len({order.lanes for order in orders}) > 1:
-            raise ValueError("the orders of a mixture need one number of lanes")
-        self._orders, self._seed, self._lanes = tuple(orders), seed, orders[0].lanes
+        self._seed, self._lanes = seed, lanes
         self._ends = list(itertools.accumulate(quotas(weights)))
-        self._firsts = [0, *itertools.accumulate(order.studies for order in orders)]
 
-    def study(self, n: int) -> int:
-        """The study of sample number `n`, counted through all ranges."""
+    def draw(self, n: int) -> tuple[int, int]:
+        """The set of sample number `n`, and the sample's number in that set."""
         offset, lane = divmod(n, self._lanes)
         period, place = divmod(offset, _PERIOD)
         key = _key(self._seed, "mixture", period) + lane
@@ -163,7 +158,7 @@ class Mixture:
         part = bisect_right(self._ends, place)
         begin = self._ends[part - 1] if part else 0
         own = period * (self._ends[part] - begin) + place - begin
-        return self._firsts[part] + self._orders[part].study(own * self._lanes + lane)
+        return part, own * self._lanes + lane
 
 
 def quotas(weights: Sequence[float]) -> list[int]:

@@ -1,16 +1,17 @@
 """Whether a shard set is what was written, down to each study."""
 
+import hashlib
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 from tqdm import tqdm
 
-from gliomoe.data_shards.dataset import read_dataset
+from gliomoe.data_shards.dataset import file_info
 from gliomoe.data_shards.errors import DataError
 from gliomoe.data_shards.index import INDEX
 from gliomoe.data_shards.indexed import ShardSet
-from gliomoe.data_shards.writer import hash_file
+from gliomoe.data_shards.storage.store import FileInfo, Store, open_store
 
 
 @dataclass(frozen=True)
@@ -33,23 +34,26 @@ class VerifyReport:
     damage: tuple[Damage, ...]
 
 
-def verify(folder: Path) -> VerifyReport:
+def verify(place: Path | str) -> VerifyReport:
     """Compare size and sha256 of every file; in a shard that differs, check every study.
 
+    Args:
+        place: A folder or a URL.
+
     Raises:
-        UsageError: If the folder is no finished shard set.
+        UsageError: If the place is no finished shard set.
         DataError: If `dataset.json` or the index cannot be read at all.
     """
-    shards = ShardSet.open(folder)
-    info = read_dataset(folder)
+    shards, store = ShardSet.open(place), open_store(place)
+    info = shards.info
     damage = []
-    if hash_file(folder / INDEX) != info["index"]["sha256"]:
-        damage.append(Damage(INDEX, None, "differs from its sha256; build the set again"))
+    if reason := _difference(store, file_info(info["index"])):
+        damage.append(Damage(INDEX, None, f"{reason}; build the set again"))
     first = 0
     for shard in tqdm(info["shards"], "verify", unit="shard", disable=None):
         numbers = range(first, first + shard["studies"])
         first = numbers.stop
-        if reason := _difference(folder / shard["name"], shard["bytes"], shard["sha256"]):
+        if reason := _difference(store, file_info(shard)):
             found = [(i, why) for i in numbers if (why := _study_damage(shards, i))]
             damage += [Damage(shard["name"], shards.entry(i).key, why) for i, why in found]
             if not found:
@@ -57,13 +61,17 @@ def verify(folder: Path) -> VerifyReport:
     return VerifyReport(len(shards), len(info["shards"]), tuple(damage))
 
 
-def _difference(path: Path, size: int, sha256: str) -> str | None:
+def _difference(store: Store, file: FileInfo) -> str | None:
     """How a file differs from what was written."""
-    if not path.is_file():
+    try:
+        size = store.size(file.name)
+        if size != file.bytes:
+            return f"has {size} bytes, not {file.bytes}"
+        with store.stream(file.name) as stream:
+            digest = hashlib.file_digest(stream, "sha256")
+    except FileNotFoundError:
         return "is missing"
-    if path.stat().st_size != size:
-        return f"has {path.stat().st_size} bytes, not {size}"
-    return None if hash_file(path) == sha256 else "differs from its sha256"
+    return None if digest.hexdigest() == file.sha256 else "differs from its sha256"
 
 
 def _study_damage(shards: ShardSet, i: int) -> str | None:

@@ -4,42 +4,43 @@ Every number that decides what is trained counts studies over all processes, so 
 same on one process and on a thousand.
 """
 
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from gliomoe.data_shards.augment import AugmentConfig
 from gliomoe.data_shards.errors import UsageError
+from gliomoe.data_shards.reader import OrderConfig
+from gliomoe.data_shards.storage.config import StorageConfig
 
 
 @dataclass(frozen=True)
 class DataConfig:
     """What is read."""
 
-    train: tuple[Path, ...]
-    """Shard sets, folders that `gliomoe shards build` wrote; several are read as one."""
+    train: tuple[str, ...]
+    """Shard sets that `gliomoe shards build` wrote, folders or URLs (s3, gs, az, http, https);
+    several are read as one."""
     workers: int = 1
     """Reading processes beside each training process; 0 reads in the training process."""
-    weights: tuple[float, ...] = ()
-    """Share of the samples of each shard set; without it every study comes as often."""
-    block: int = 1
-    """Studies that lie together and are read soon after each other; more spares object stores."""
-    window: int = 256
-    """Studies that are shuffled among each other where blocks stay together."""
     timeout: float = 300.0
     """Seconds without a batch after which reading is given up; 0 waits for ever."""
+    allow_pipes: bool = False
+    """Let `pipe:COMMAND` among the shard sets run commands; only for the streaming reader."""
+    order: OrderConfig = field(default_factory=OrderConfig)
+    """In which order studies are taken."""
+    storage: StorageConfig = field(default_factory=StorageConfig)
+    """How URLs are read."""
 
     def __post_init__(self) -> None:
-        """Refuse what gives no order."""
-        if self.weights and len(self.weights) != len(self.train):
+        """Refuse what cannot be read."""
+        if self.timeout < 0:
+            raise ValueError("data.timeout must not be negative")
+        if self.order.reader == "streaming" and self.workers > 1:
             raise ValueError(
-                f"data.weights has {len(self.weights)} entries for {len(self.train)} shard sets"
+                "data.workers must be 0 or 1 with data.order.reader streaming: "
+                "every worker would read every shard"
             )
-        if not all(0 < weight < math.inf for weight in self.weights):
-            raise ValueError("data.weights must be positive")
-        if self.block < 1 or self.window < 1 or self.timeout < 0:
-            raise ValueError("data.block and data.window must be at least 1, data.timeout 0")
 
 
 @dataclass(frozen=True)

@@ -63,6 +63,11 @@ class StepSampler(Sampler[list[int]]):
 class Samples(Protocol):
     """Sample number → sample, and where that lies."""
 
+    @property
+    def forkable(self) -> bool:
+        """Whether a forked process can read; otherwise use forkserver or spawn."""
+        ...
+
     def __getitem__(self, number: int) -> ViewPair:
         """Read a sample."""
         ...
@@ -127,6 +132,7 @@ def load_parts(
         pin_memory=pin,
         prefetch_factor=_PREFETCH if workers else None,
         timeout=timeout if workers else 0,
+        multiprocessing_context="forkserver" if workers and not samples.forkable else None,
         worker_init_fn=_ignore_signals,
         generator=torch.Generator(),  # keeps the loader's own seed out of the global generator
     )

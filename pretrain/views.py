@@ -138,6 +138,11 @@ class StudyViews(Dataset[ViewPair]):
                 return replace(pair, damaged=tuple(damaged))
         raise DataError(f"{_REPLACEMENTS} studies in a row are damaged, the last: {damaged[-1]}")
 
+    @property
+    def forkable(self) -> bool:
+        """Whether a forked process can read; otherwise use forkserver or spawn."""
+        return self.reader.forkable
+
     def where(self, number: int) -> str:
         """Shard and study of a sample, for messages."""
         return self.reader.where(number)

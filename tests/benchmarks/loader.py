@@ -27,7 +27,7 @@ from gliomoe.data_shards.files import write_json
 from gliomoe.data_shards.index import INDEX, Index
 from gliomoe.data_shards.indexed import ShardSet
 from gliomoe.data_shards.order import Mixture, Order, study_at
-from gliomoe.data_shards.reader import IndexedReader
+from gliomoe.data_shards.reader import IndexedReader, OrderConfig
 from gliomoe.data_shards.record import EncodedStudy, encode_study
 from gliomoe.data_shards.study import Study
 from gliomoe.data_shards.writer import write_shards
@@ -67,7 +67,7 @@ def copies(cases: Path, folder: Path) -> Path:
 def rate(place: str) -> float:
     """Crops per second over one epoch in blocks of neighbours, every byte asked for once."""
     shards = ShardSet.open(place)
-    reader = IndexedReader(shards, 0, block=8, window=32)
+    reader = IndexedReader(shards, OrderConfig(block=8, window=16), 0)
     views = StudyViews(reader, ViewConfig(SIDE, SHIFT), AugmentConfig(), 8, 0)
     begun, crops = time.perf_counter(), 0
     for n in range(len(shards)):
@@ -101,7 +101,7 @@ def index(folder: Path) -> dict:
     seconds = time.perf_counter() - begun
     assert int(entry.key, 16) == STUDIES // 3
     order = Order(STUDIES, 0, block=32, window=512, lanes=16)
-    mixture = Mixture([Order(STUDIES, 0), Order(STUDIES // 10, 0)], (3, 1), 0)
+    mixture = Mixture((3, 1), 0)
     return {
         "studies": STUDIES,
         "bytes": path.stat().st_size,
@@ -109,7 +109,7 @@ def index(folder: Path) -> dict:
         "order_us": {
             "full": _microseconds(lambda n: study_at(n, STUDIES, 0)),
             "blocks": _microseconds(order.study),
-            "mixture": _microseconds(mixture.study),
+            "mixture": _microseconds(mixture.draw),
         },
     }
 
@@ -158,7 +158,7 @@ def memory(folder: Path) -> dict:
 def _read_many(place: Path, queue: multiprocessing.SimpleQueue) -> None:
     """Read many samples and tell how memory grew."""
     torch.set_num_threads(1)
-    reader = IndexedReader(ShardSet.open(place), 0)
+    reader = IndexedReader(ShardSet.open(place), OrderConfig(), 0)
     views = StudyViews(reader, ViewConfig(32, 8), AugmentConfig(), 8, 0)
     process, seen = psutil.Process(), {}
     for n in range(SAMPLES):

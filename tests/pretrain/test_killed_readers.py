@@ -12,7 +12,7 @@ import torch
 
 from gliomoe.data_shards.augment import AugmentConfig
 from gliomoe.data_shards.indexed import ShardSet
-from gliomoe.data_shards.reader import IndexedReader
+from gliomoe.data_shards.reader import IndexedReader, OrderConfig
 from gliomoe.pretrain.config import ViewConfig
 from gliomoe.pretrain.loading import Placement, load_parts
 from gliomoe.pretrain.views import StudyViews
@@ -26,7 +26,7 @@ WORLDS = (3, 1, 2, 4)
 
 def digests(folder, rank, world, start, workers):
     """(step, sample number, digest of everything that is random about it) of one rank."""
-    reader = IndexedReader(ShardSet.open(folder), SEED)
+    reader = IndexedReader(ShardSet.open(folder), OrderConfig(), SEED)
     samples = StudyViews(reader, ViewConfig(size=16, shift=4), AugmentConfig(), 4, SEED)
     placement = Placement(BATCH, 1, rank, world)
     for step, part in enumerate(load_parts(samples, placement, start, STEPS, workers), start):

@@ -38,6 +38,8 @@ def test_resuming_continues_the_order():
 class Broken:
     """Samples that cannot be read."""
 
+    forkable = True
+
     def __getitem__(self, number):
         raise DataError(f"sample {number} is damaged")
 

@@ -10,7 +10,7 @@ from gliomoe.data_shards.augment import AugmentConfig
 from gliomoe.data_shards.codes import collate_codes
 from gliomoe.data_shards.errors import DataError
 from gliomoe.data_shards.indexed import ShardSet
-from gliomoe.data_shards.reader import IndexedReader
+from gliomoe.data_shards.reader import IndexedReader, OrderConfig
 from gliomoe.pretrain.config import MaskConfig, ViewConfig
 from gliomoe.pretrain.views import StudyViews, box_step, collate_pairs, make_views
 
@@ -21,7 +21,9 @@ VIEWS = ViewConfig(size=16, shift=4)
 
 
 def samples(shards, numbers=range(4), ranges=OFF, views=VIEWS, seed=0):
-    data = StudyViews(IndexedReader(ShardSet.open(shards), seed), views, ranges, 4, seed)
+    data = StudyViews(
+        IndexedReader(ShardSet.open(shards), OrderConfig(), seed), views, ranges, 4, seed
+    )
     return [data[n] for n in numbers]
 
 
@@ -100,7 +102,7 @@ class Damaged(IndexedReader):
 
 
 def test_a_damaged_study_is_replaced_and_changes_no_other(shards):
-    reader = Damaged(ShardSet.open(shards), 0)
+    reader = Damaged(ShardSet.open(shards), OrderConfig(), 0)
     data = StudyViews(reader, VIEWS, OFF, 4, 0)
     before = [data[n] for n in range(8)]
     reader.keys = (before[3].box.key,)
