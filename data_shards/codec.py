@@ -107,9 +107,17 @@ class Frame:
         """int16 for intensities, uint8 for labels."""
         return self._array.dtype
 
-    def read(self, start: tuple[int, ...], stop: tuple[int, ...]) -> np.ndarray:
-        """The voxels from `start` to before `stop`, decoding only the blocks that these touch."""
-        if any(b <= a for a, b in zip(start, stop, strict=True)):
-            extent = [max(0, b - a) for a, b in zip(start, stop, strict=True)]
-            return np.empty(extent, self.dtype)
-        return self._array[tuple(slice(a, b) for a, b in zip(start, stop, strict=True))]
+    def read_into(self, out: np.ndarray, start: tuple[int, ...], stop: tuple[int, ...]) -> None:
+        """The voxels from `start` to before `stop`, decoding only the blocks that these touch.
+
+        Args:
+            out: Array of that size and of `dtype` to fill; fastest where it is contiguous.
+            start: First voxel.
+            stop: The one after the last.
+        """
+        if not out.size:
+            return
+        if out.flags.c_contiguous:
+            self._array.get_slice_numpy(out, (start, stop))
+        else:
+            out[...] = self._array.get_slice_numpy(np.empty(out.shape, out.dtype), (start, stop))

@@ -1,6 +1,8 @@
 """`dataset.json`: what makes a folder of shards a finished set."""
 
+import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from gliomoe.data_shards.fingerprints import (
 from gliomoe.data_shards.index import INDEX, Index, pack, scan_shard, write_index
 from gliomoe.data_shards.overlap import find_matches, write_duplicates
 from gliomoe.data_shards.record import FORMAT
+from gliomoe.data_shards.storage.store import FileInfo, LocalStore, Source
 from gliomoe.data_shards.writer import ShardInfo, hash_file
 
 DATASET = "dataset.json"
@@ -34,6 +37,9 @@ COUNTED = (
     "shards",
 )
 """Entries that follow from the shards."""
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def seal(
@@ -89,24 +95,89 @@ def _described(path: Path) -> dict[str, Any]:
     return {"name": path.name, "bytes": path.stat().st_size, "sha256": hash_file(path)}
 
 
-def read_dataset(folder: Path) -> dict[str, Any]:
+def read_dataset(place: Source | Path) -> dict[str, Any]:
     """`dataset.json` of a finished shard set.
 
     Raises:
-        UsageError: If the folder is no finished shard set.
-        DataError: If the file is damaged or of another format version.
+        UsageError: If the place is no finished shard set.
+        DataError: If the file is damaged, of another format version, or cannot be read.
     """
-    path = folder / DATASET
-    if not path.is_file():
-        raise UsageError(
-            f"{folder}: not a finished shard set (no {DATASET}); "
-            "gliomoe shards build makes one and continues one that was interrupted"
-        )
+    source = LocalStore(place) if isinstance(place, Path) else place
     try:
-        info = json.loads(path.read_text("utf-8"))
+        text = source.read(DATASET)
+    except (FileNotFoundError, NotADirectoryError):
+        raise UsageError(
+            f"{source.name}: not a finished shard set (no {DATASET}); "
+            "gliomoe shards build makes one and continues one that was interrupted"
+        ) from None
+    path = source.place(DATASET)
+    try:
+        info = json.loads(text)
         version = info["format"]
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: damaged ({error}); build the set again") from error
     if version != FORMAT:
         raise DataError(f"{path}: has format version {version}, this program reads {FORMAT}")
+    try:
+        files = [info["index"], info["fingerprints"], *info["shards"]]
+        counts = [shard["studies"] for shard in info["shards"]]
+        whole = all(map(_plain, files)) and all(type(n) is int and n > 0 for n in counts)
+        agree = sum(counts) == info["studies"] if whole else False
+    except (KeyError, TypeError) as error:
+        raise DataError(f"{path}: damaged ({error!r}); build the set again") from error
+    if not whole:
+        raise DataError(f"{path}: lists a file with an impossible name or size")
+    if not agree:
+        raise DataError(f"{path}: shards and number of studies disagree; build the set again")
     return info
+
+
+def file_info(listed: Mapping[str, Any]) -> FileInfo:
+    """A file that `dataset.json` lists."""
+    return FileInfo(listed["name"], listed["bytes"], listed["sha256"])
+
+
+def join_infos(places: Sequence[str], infos: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """`dataset.json` of one set; of several the settings that they share and the joint counts.
+
+    Raises:
+        UsageError: If the sets were preprocessed differently.
+        DataError: If they hold no study.
+    """
+    counts: dict[str, int] = {}
+    for place, info in zip(places, infos, strict=True):
+        if info["preprocess"] != infos[0]["preprocess"]:
+            raise UsageError(
+                f"{place}: preprocessed otherwise than {places[0]}; "
+                "build both with the same settings"
+            )
+        for name, count in info["sequences"].items():
+            counts[name] = counts.get(name, 0) + count
+    joint = {
+        **infos[0],
+        "studies": sum(info["studies"] for info in infos),
+        "labelled": sum(info["labelled"] for info in infos),
+        "sequences": counts,
+        "shards": [shard for info in infos for shard in info["shards"]],
+    }
+    if not joint["studies"]:
+        raise DataError(f"{places[0]}: holds no study")
+    return joint
+
+
+def fingerprint_of(info: Mapping[str, Any]) -> str:
+    """Hash of everything in the shards, in hexadecimal."""
+    digest = hashlib.blake2b(digest_size=16)
+    for shard in info["shards"]:
+        digest.update(shard["sha256"].encode())
+    return digest.hexdigest()
+
+
+def _plain(file: Mapping[str, Any]) -> bool:
+    """Whether a listed file can only be a file of the set."""
+    return (
+        _NAME.fullmatch(file["name"]) is not None
+        and type(file["bytes"]) is int
+        and file["bytes"] >= 0
+        and _SHA256.fullmatch(file["sha256"]) is not None
+    )

@@ -16,12 +16,13 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager
-def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
+def atomic_write(path: Path, mode: str = "wb", durable: bool = True) -> Iterator[IO[Any]]:
     """Open a temporary neighbour of `path` that takes its place when the block ends well.
 
     Args:
         path: Where the file shall be; its folder is made.
         mode: `wb` or `w` (UTF-8).
+        durable: Whether it must outlive a power failure, which takes time.
 
     Raises:
         DataError: If the disk is full; nothing half-written stays.
@@ -32,7 +33,8 @@ def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
         with os.fdopen(handle, mode, encoding=None if "b" in mode else "utf-8") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         os.chmod(name, 0o644)
         os.replace(name, path)
     except BaseException as error:

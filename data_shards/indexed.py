@@ -1,13 +1,14 @@
 """`ShardSet`: studies of one or several shard sets by number, any crop decoded in place.
 
-Notable: shards are mapped into memory and stay closed files; a crop touches the blocks that it
-needs. A `ShardSet` can be pickled and forked, so the workers of a loader each take a copy.
+Notable: sets lie in folders, object stores or on web servers alike. Local shards are mapped into
+memory and stay closed files; a crop touches the blocks that it needs. A `ShardSet` can be pickled,
+so the workers of a loader each take a copy; only one of local sets can also be forked.
 """
 
-import hashlib
 import itertools
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,67 +16,90 @@ import numpy as np
 
 from gliomoe.data_shards import tar
 from gliomoe.data_shards.batch import StudySample
-from gliomoe.data_shards.dataset import DATASET, read_dataset
+from gliomoe.data_shards.dataset import (
+    DATASET,
+    file_info,
+    fingerprint_of,
+    join_infos,
+    read_dataset,
+)
 from gliomoe.data_shards.errors import DataError, UsageError
-from gliomoe.data_shards.index import INDEX, Index, Place, StudyEntry
+from gliomoe.data_shards.index import Index, Place, StudyEntry
 from gliomoe.data_shards.record import parse_record
 from gliomoe.data_shards.sample import Extent, StoredStudy
+from gliomoe.data_shards.storage.config import StorageConfig
+from gliomoe.data_shards.storage.store import FileInfo, LocalStore, open_store
 
 
 class ShardSet:
     """Several shard sets as one sequence of studies; use `ShardSet.open`."""
 
-    def __init__(self, folders: Sequence[Path]) -> None:
-        self._folders = tuple(folders)
-        self._infos = [read_dataset(folder) for folder in folders]
-        self._indexes = [Index.open(folder / INDEX) for folder in folders]
+    def __init__(self, places: Sequence[Path | str], storage: StorageConfig) -> None:
+        self._places, self._storage = tuple(map(str, places)), storage
+        self._stores = [open_store(place, storage) for place in places]
+        infos = [read_dataset(store) for store in self._stores]
+        self._info = join_infos(self._places, infos)
+        self._shards = [[file_info(shard) for shard in info["shards"]] for info in infos]
+        self._indexes = []
+        for store, info in zip(self._stores, infos, strict=True):
+            index = Index.open(store.local(file_info(info["index"])))
+            if len(index) != info["studies"]:
+                raise DataError(f"{store.name}: index and {DATASET} disagree; build the set again")
+            self._indexes.append(index)
         self._ends = list(itertools.accumulate(len(index) for index in self._indexes))
-        self._archives: dict[Path, memoryview] = {}
-        self._check()
 
     @classmethod
-    def open(cls, *paths: Path | str) -> "ShardSet":
+    def open(cls, *places: Path | str, storage: StorageConfig | None = None) -> "ShardSet":
         """Open finished shard sets.
 
+        Args:
+            places: Folders, and URLs that begin with s3, gs, az, http or https.
+            storage: How URLs are read.
+
         Raises:
-            UsageError: If a path is no finished shard set, or the sets were preprocessed
+            UsageError: If a place is no finished shard set, or the sets were preprocessed
                 differently.
-            DataError: If a set is damaged.
+            DataError: If a set is damaged or cannot be read.
         """
-        if not paths:
+        if not places:
             raise UsageError("no shard set given")
-        return cls([Path(path) for path in paths])
+        return cls(places, storage or StorageConfig())
 
     def __len__(self) -> int:
         """Studies of all sets."""
         return self._ends[-1]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickled as its paths; the copy maps the shards anew."""
-        return ShardSet.open, self._folders
+        """Pickled as its places; the copy opens the shards anew."""
+        return partial(ShardSet.open, storage=self._storage), self._places
+
+    @property
+    def sizes(self) -> list[int]:
+        """Studies of each set."""
+        return [len(index) for index in self._indexes]
 
     @property
     def info(self) -> dict[str, Any]:
         """`dataset.json`; of several sets the settings they share and the joint counts."""
-        counts: dict[str, int] = {}
-        for info in self._infos:
-            for name, count in info["sequences"].items():
-                counts[name] = counts.get(name, 0) + count
-        return {
-            **self._infos[0],
-            "studies": len(self),
-            "labelled": sum(info["labelled"] for info in self._infos),
-            "sequences": counts,
-            "shards": [shard for info in self._infos for shard in info["shards"]],
-        }
+        return self._info
 
     @property
     def fingerprint(self) -> str:
         """Hash of everything in the shards, in hexadecimal."""
-        digest = hashlib.blake2b(digest_size=16)
-        for shard in self.info["shards"]:
-            digest.update(shard["sha256"].encode())
-        return digest.hexdigest()
+        return fingerprint_of(self.info)
+
+    @property
+    def forkable(self) -> bool:
+        """Whether a forked process can read it; otherwise use forkserver or spawn."""
+        return all(isinstance(store, LocalStore) for store in self._stores)
+
+    @property
+    def block(self) -> int:
+        """Neighbouring studies that are best read soon after each other; 1 where it is all one."""
+        if self.forkable:
+            return 1
+        size = sum(shard["bytes"] for shard in self.info["shards"]) / len(self)
+        return max(1, min(len(self), round(self._storage.block_bytes / size)))
 
     def entry(self, i: int) -> StudyEntry:
         """What the index knows of study `i`."""
@@ -91,7 +115,7 @@ class ShardSet:
         for index, end in zip(self._indexes, self._ends, strict=True):
             if (row := index.position(key)) is not None:
                 return end - len(index) + row
-        raise DataError(f"{key}: no such study in {', '.join(map(str, self._folders))}")
+        raise DataError(f"{key}: no such study in {', '.join(self._places)}")
 
     def affine(self, i: int) -> np.ndarray:
         """[4, 4] float64, voxel of study `i` → RAS+ mm."""
@@ -139,23 +163,35 @@ class ShardSet:
         """
         return self.study(i).read(start, size, sequences, seg)
 
-    def place(self, i: int) -> tuple[Path, Place]:
-        """The shard of study `i` and where in it the study lies."""
+    def place(self, i: int) -> tuple[str, Place]:
+        """The shard of study `i`, a path or URL, and where in it the study lies.
+
+        Raises:
+            DataError: If the index names a shard that is none of the set.
+        """
         part, row = self._locate(i)
-        place = self._indexes[part].place(row)
-        return self._folders[part] / self._infos[part]["shards"][place.shard]["name"], place
+        file, place = self._shard_of(part, row)
+        return self._stores[part].place(file.name), place
 
     def bytes_of(self, i: int) -> memoryview:
         """All members of study `i` as they lie in the shard.
 
         Raises:
-            DataError: If the shard is missing or too short.
+            DataError: If the shard is missing, too short or cannot be read.
         """
-        path, place = self.place(i)
-        archive = self._archive(path)
-        if place.offset + place.length > len(archive):
-            raise DataError(f"{path}: ends before study {self.entry(i).key}; fetch it again")
-        return archive[place.offset : place.offset + place.length]
+        part, row = self._locate(i)
+        file, place = self._shard_of(part, row)
+        what = f"study {self._indexes[part].entry(row).key}"
+        return self._stores[part].range(file, place.offset, place.length, what)
+
+    def _shard_of(self, part: int, row: int) -> tuple[FileInfo, Place]:
+        """Shard and place of a row of a set."""
+        place, shards = self._indexes[part].place(row), self._shards[part]
+        if place.shard >= len(shards):
+            raise DataError(
+                f"{self._stores[part].name}: index and {DATASET} disagree; build the set again"
+            )
+        return shards[place.shard], place
 
     def _locate(self, i: int) -> tuple[int, int]:
         """Set and row of study `i`."""
@@ -163,22 +199,3 @@ class ShardSet:
             raise IndexError(f"study {i} of {len(self)}")
         part = bisect_right(self._ends, i)
         return part, i - (self._ends[part] - len(self._indexes[part]))
-
-    def _archive(self, path: Path) -> memoryview:
-        """A shard, mapped on first use."""
-        if path not in self._archives:
-            self._archives[path] = tar.open_archive(path)
-        return self._archives[path]
-
-    def _check(self) -> None:
-        """Refuse sets that do not belong together or are not whole."""
-        for folder, info, index in zip(self._folders, self._infos, self._indexes, strict=True):
-            if len(index) != info["studies"]:
-                raise DataError(f"{folder}: index and {DATASET} disagree; build the set again")
-            if info["preprocess"] != self._infos[0]["preprocess"]:
-                raise UsageError(
-                    f"{folder}: preprocessed otherwise than {self._folders[0]}; "
-                    "build both with the same settings"
-                )
-        if not len(self):
-            raise DataError(f"{self._folders[0]}: holds no study")

@@ -13,6 +13,9 @@ FLOOR = 1e-3
 CEILING = 2.0
 """Greatest value: bright enhancement keeps its contrast, a stray spike does not set the scale."""
 
+_SLAB = 4
+"""Planes that are normalised at a time."""
+
 
 def robust_range(volume: np.ndarray) -> tuple[float, float]:
     """The `PERCENTILES` of the voxels that are not 0.
@@ -41,7 +44,12 @@ def normalise(
         out: [D, H, W] float32 to fill: 0 where the intensity is 0, otherwise `FLOOR` to `CEILING`.
     """
     width = high - low
-    np.multiply(codes, np.float32(scale / width), out=out, casting="unsafe")
-    out += np.float32((offset - low) / width)
-    np.clip(out, FLOOR, CEILING, out=out)
-    out[codes == background_code(scale, offset)] = 0
+    factor, shift = np.float32(scale / width), np.float32((offset - low) / width)
+    background = background_code(scale, offset)
+    for first in range(0, len(codes), _SLAB):  # what a slab needs stays in the processor's cache
+        piece, filled = codes[first : first + _SLAB], out[first : first + _SLAB]
+        np.multiply(piece, factor, out=filled, casting="unsafe")
+        np.add(filled, shift, out=filled)
+        np.clip(filled, FLOOR, CEILING, out=filled)
+        # Not by a boolean index, which takes four times as long where background is scattered.
+        np.multiply(filled, piece != background, out=filled)

@@ -2,9 +2,12 @@
 
 import json
 import re
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from gliomoe.data_shards.codec import Quantised, encode, quantise
 from gliomoe.data_shards.errors import DataError
@@ -85,6 +88,7 @@ def encode_study(study: Study, settings: str = "", origin: str = "") -> EncodedS
             "scale": stored.quantised.scale,
             "offset": stored.quantised.offset,
             "percentiles": [stored.low, stored.high],
+            "crc32": _crc32(stored.quantised.codes),
             "signature": signature(study.volumes[name], study.spacing).tobytes().hex(),
         }
         frames.append((f"{study.key}.{frame_suffix(name)}", encode(stored.quantised.codes)))
@@ -101,6 +105,7 @@ def encode_study(study: Study, settings: str = "", origin: str = "") -> EncodedS
         "affine": study.affine.tolist(),
         "sequences": sequences,
         "has_seg": study.seg is not None,
+        "seg_crc32": None if study.seg is None else _crc32(study.seg),
         "fingerprint": study.fingerprint,
         "settings": settings,
         "history": study.history,
@@ -127,3 +132,8 @@ def parse_record(text: bytes | memoryview, name: str) -> Mapping[str, Any]:
     if version != FORMAT:
         raise DataError(f"{name}: has format version {version}, this program reads {FORMAT}")
     return record
+
+
+def _crc32(voxels: np.ndarray) -> int:
+    """Checksum of voxels before they are encoded."""
+    return zlib.crc32(np.ascontiguousarray(voxels).data)

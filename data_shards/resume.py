@@ -54,7 +54,7 @@ def whole_shards(out: Path) -> list[WholeShard]:
         archive = tar.open_archive(path)
         for members in studies_in(archive, str(path)):
             record = parse_record(members[0].content, f"{path}, {members[0].name}")
-            origins[record["key"]] = record["origin"]
+            origins[record["key"]] = record.get("origin", "")
         if listed is None:
             info = ShardInfo(path.name, path.stat().st_size, hash_file(path), len(origins))
         else:
@@ -122,7 +122,7 @@ class Replaced:
         for members in studies_in(tar.open_archive(path), str(path)):
             study = from_members(members)
             record = parse_record(members[0].content, f"{path}, {study.key}")
-            self._found[study.key] = record["origin"], study
+            self._found[study.key] = record.get("origin", ""), study
 
 
 def remove_replaced(out: Path) -> None:

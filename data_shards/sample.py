@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from gliomoe.data_shards.batch import StudySample
-from gliomoe.data_shards.codec import Frame
+from gliomoe.data_shards.codec import Frame, background_code
+from gliomoe.data_shards.codes import CodeSample
 from gliomoe.data_shards.errors import DataError
 from gliomoe.data_shards.intensity import normalise
 from gliomoe.data_shards.record import SEG, frame_suffix, quantise_study
@@ -37,6 +38,32 @@ class StoredStudy:
     ) -> StudySample:
         """The study or a crop of it; arguments and errors as of `decode_sample`."""
         return decode_sample(self.members, self.record, start, size, sequences, seg)
+
+    def codes(self, start: Extent, size: Extent) -> CodeSample:
+        """A crop of all sequences, not normalised.
+
+        Args:
+            start: First voxel along D, H, W, which may lie outside the grid.
+            size: Voxels along D, H, W; what lies outside is background.
+
+        Raises:
+            DataError: If the study is damaged.
+        """
+        window = _Window.of(start, size, self.record["shape"])
+        names = list(self.record["sequences"])
+        levels = np.array([_levels(self.record["sequences"][name]) for name in names])
+        codes = np.empty((len(names), *size), np.int16)
+        for name, out, (scale, offset, *_) in zip(names, codes, levels, strict=True):
+            if not window.full(size):
+                out.fill(background_code(scale, offset))
+            _decode(self.members, frame_suffix(name), self.record, window, out)
+        return CodeSample(
+            key=self.record["key"],
+            codes=codes,
+            levels=levels,
+            sequence=torch.tensor([sequence_number(name) for name in names]),
+            spacing=torch.tensor(self.record["spacing"], dtype=torch.float32),
+        )
 
 
 def decode_sample(
@@ -68,15 +95,15 @@ def decode_sample(
     size = [n - a for n, a in zip(shape, start, strict=True)] if size is None else size
     window = _Window.of(start, size, shape)
     voxels = np.zeros((len(names), *size), np.float32)
+    codes = np.empty(tuple(size), np.int16)
     for name, out in zip(names, voxels, strict=True):
-        codes = _decode(members, frame_suffix(name), record, np.int16, window)
-        how = record["sequences"][name]
-        low, high = how["percentiles"]
-        normalise(codes, how["scale"], how["offset"], low, high, out[window.inside])
+        _decode(members, frame_suffix(name), record, window, codes)
+        levels = _levels(record["sequences"][name])
+        normalise(codes[window.inside], *levels, out[window.inside])
     labels = None
     if seg and record["has_seg"]:
         labels = np.zeros(tuple(size), np.uint8)
-        labels[window.inside] = _decode(members, SEG, record, np.uint8, window)
+        _decode(members, SEG, record, window, labels)
     return StudySample(
         key=key,
         voxels=torch.from_numpy(voxels),
@@ -127,21 +154,31 @@ class _Window:
         )
         return cls(tuple(low), tuple(high), inside)
 
+    def full(self, size: Extent) -> bool:
+        """Whether the whole crop lies inside the grid."""
+        return all(b - a == n for a, b, n in zip(self.start, self.stop, size, strict=True))
+
+
+def _levels(how: Mapping[str, Any]) -> tuple[float, float, float, float]:
+    """Scale and offset of a volume's codes, and the intensities that become 0 and 1."""
+    low, high = how["percentiles"]
+    return how["scale"], how["offset"], low, high
+
 
 def _decode(
     members: Mapping[str, memoryview | bytes],
     suffix: str,
     record: Mapping[str, Any],
-    dtype: type[np.generic],
     window: _Window,
-) -> np.ndarray:
-    """The window's voxels of one member."""
+    out: np.ndarray,
+) -> None:
+    """The window's voxels of one member, into their place in a crop; the rest is left alone."""
     shape = tuple(record["shape"])
     try:
         frame = Frame(members[suffix])
-        if frame.shape != shape or frame.dtype != dtype:
-            raise ValueError(f"{frame.shape} {frame.dtype}, promised were {shape}")
-        return frame.read(window.start, window.stop)
+        if frame.shape != shape or frame.dtype != out.dtype:
+            raise ValueError(f"{frame.shape} {frame.dtype}, promised were {shape} {out.dtype}")
+        frame.read_into(out[window.inside], window.start, window.stop)
     except (KeyError, ValueError, RuntimeError) as error:
         raise DataError(
             f"{record['key']}.{suffix}: cannot be decoded ({error}); "

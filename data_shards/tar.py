@@ -1,5 +1,6 @@
-"""Uncompressed tar archives as byte ranges: deterministic members, walked in place."""
+"""Uncompressed tar archives: deterministic members, walked in place or read as a stream."""
 
+import io
 import mmap
 import tarfile
 from collections.abc import Iterator
@@ -62,18 +63,51 @@ def walk(archive: memoryview, start: int, stop: int, name: str) -> Iterator[Memb
         header = bytes(archive[start : start + BLOCK])
         if header == END[:BLOCK]:
             return
-        try:
-            info = tarfile.TarInfo.frombuf(header, "utf-8", "strict")
-        except (tarfile.HeaderError, UnicodeDecodeError) as error:
-            raise DataError(
-                f"{name}: damaged at byte {start} ({error}); fetch or build the shard again"
-            ) from error
+        info = _parse(header, start, len(archive), name)
         first = start + BLOCK
-        end = first + -(-info.size // BLOCK) * BLOCK
-        if not info.isreg() or info.size < 0 or end > len(archive):
-            raise DataError(
-                f"{name}: {info.name} at byte {start} is cut off or no plain file; "
-                "fetch or build the shard again"
-            )
+        end = _next_header(info, start)
         yield Member(info.name, start, end, archive[first : first + info.size])
         start = end
+
+
+def read_members(stream: io.BufferedReader, size: int, name: str) -> Iterator[tuple[str, bytes]]:
+    """Name and content of the members of an archive that is read from its start.
+
+    Args:
+        stream: At its start.
+        size: Bytes of the whole archive.
+        name: The archive, for messages.
+
+    Raises:
+        DataError: If a header is damaged, or the archive ends without its closing blocks.
+    """
+    start = 0
+    while (header := stream.read(BLOCK)) != END[:BLOCK]:
+        info = _parse(header, start, size, name)
+        end = _next_header(info, start)
+        content = stream.read(end - start - BLOCK)
+        if len(content) < end - start - BLOCK:
+            raise DataError(f"{name}: cut off in {info.name}; fetch or build the shard again")
+        yield info.name, content[: info.size]
+        start = end
+
+
+def _parse(header: bytes, start: int, size: int, name: str) -> tarfile.TarInfo:
+    """What a header at byte `start` of an archive of `size` bytes says."""
+    try:
+        info = tarfile.TarInfo.frombuf(header, "utf-8", "strict")
+    except (tarfile.HeaderError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"{name}: damaged at byte {start} ({error}); fetch or build the shard again"
+        ) from error
+    if not info.isreg() or info.size < 0 or _next_header(info, start) > size:
+        raise DataError(
+            f"{name}: {info.name} at byte {start} is cut off or no plain file; "
+            "fetch or build the shard again"
+        )
+    return info
+
+
+def _next_header(info: tarfile.TarInfo, start: int) -> int:
+    """Where the header after the one at byte `start` begins."""
+    return start + BLOCK + -(-info.size // BLOCK) * BLOCK

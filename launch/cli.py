@@ -35,6 +35,7 @@ COMMANDS = {
     "predict": "segment a case and give its markers, in its own space",
     "report": "write a run, its figures and a prediction as one HTML file",
     "models": "list the models with their sizes",
+    "bench loader": "measure how fast crops are read, beside other libraries",
 }
 """Command → one line for the help. `shards build` lives in `commands/shards_build.py`."""
 

@@ -10,16 +10,37 @@ from typing import Literal
 
 from gliomoe.data_shards.augment import AugmentConfig
 from gliomoe.data_shards.errors import UsageError
+from gliomoe.data_shards.reader import OrderConfig
+from gliomoe.data_shards.storage.config import StorageConfig
 
 
 @dataclass(frozen=True)
 class DataConfig:
     """What is read."""
 
-    train: tuple[Path, ...]
-    """Shard sets, folders that `gliomoe shards build` wrote; several are read as one."""
+    train: tuple[str, ...]
+    """Shard sets that `gliomoe shards build` wrote, folders or URLs (s3, gs, az, http, https);
+    several are read as one."""
     workers: int = 1
     """Reading processes beside each training process; 0 reads in the training process."""
+    timeout: float = 300.0
+    """Seconds without a batch after which reading is given up; 0 waits for ever."""
+    allow_pipes: bool = False
+    """Let `pipe:COMMAND` among the shard sets run commands; only for the streaming reader."""
+    order: OrderConfig = field(default_factory=OrderConfig)
+    """In which order studies are taken."""
+    storage: StorageConfig = field(default_factory=StorageConfig)
+    """How URLs are read."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be read."""
+        if self.timeout < 0:
+            raise ValueError("data.timeout must not be negative")
+        if self.order.reader == "streaming" and self.workers > 1:
+            raise ValueError(
+                "data.workers must be 0 or 1 with data.order.reader streaming: "
+                "every worker would read every shard"
+            )
 
 
 @dataclass(frozen=True)

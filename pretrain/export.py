@@ -1,6 +1,7 @@
 """A run's newest checkpoint as a folder to publish: the encoder, its card, what it has seen."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ from safetensors.torch import load_file
 
 from gliomoe.data_shards.errors import DataError, UsageError
 from gliomoe.data_shards.indexed import ShardSet
-from gliomoe.data_shards.order import study_at
+from gliomoe.data_shards.reader import OrderConfig, open_reader
 from gliomoe.models.checkpoint import save_checkpoint
 from gliomoe.models.registry import create_model
 from gliomoe.pretrain.card import write_card
@@ -60,7 +61,7 @@ def export(run: Path, out: Path) -> Checkpoint:
         preprocessing=info["preprocess"],
         sequences=tuple(info["sequences"]),
         card=write_card(config["name"], training, info),
-        fingerprints=_seen(shards, about["training"]["seed"], training["studies_read"]),
+        fingerprints=_seen(shards, about, training["studies_read"]),
     )
     return checkpoint
 
@@ -89,11 +90,11 @@ def _last_losses(trace: Path, step: int) -> dict[str, float]:
     return {name: sum(line[name] for line in last) / len(last) for name in names}
 
 
-def _seen(shards: ShardSet, seed: int, read: int) -> bytes:
+def _seen(shards: ShardSet, about: Mapping[str, Any], read: int) -> bytes:
     """Fingerprints of the studies that were read, 16 bytes each, sorted."""
-    if read >= len(shards):
-        studies = set(range(len(shards)))
-    else:
-        studies = {study_at(number, len(shards), seed) for number in range(read)}
+    training, data = about["training"], about["data"]
+    order = OrderConfig(**{**data["order"], "weights": tuple(data["order"]["weights"])})
+    reader = open_reader(data["paths"], order, training["seed"], training["batch"])
+    studies = {reader.number(n) for n in range(read)}
     prints = {bytes.fromhex(shards.entry(study).fingerprint) for study in studies}
     return b"".join(sorted(prints))

@@ -8,9 +8,10 @@ same samples, so that its contrastive negatives are the same. To resume, the ste
 import signal
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from gliomoe.data_shards.errors import DataError
@@ -59,27 +60,70 @@ class StepSampler(Sampler[list[int]]):
         return (self.stop - self.start) * self.placement.accumulation
 
 
+class Samples(Protocol):
+    """Sample number → sample, and where that lies."""
+
+    @property
+    def forkable(self) -> bool:
+        """Whether a forked process can read; otherwise use forkserver or spawn."""
+        ...
+
+    def __getitem__(self, number: int) -> ViewPair:
+        """Read a sample."""
+        ...
+
+    def where(self, number: int) -> str:
+        """Shard and study of a sample, for messages."""
+        ...
+
+
+class _Watched(Dataset[ViewPair]):
+    """Samples whose readers leave word, in shared memory, of which one they are at."""
+
+    def __init__(self, samples: Samples, workers: int):
+        self._samples = samples
+        self._at = torch.full((max(1, workers),), -1).share_memory_()
+
+    def __getitem__(self, number: int) -> ViewPair:
+        """Read a sample."""
+        worker = get_worker_info()
+        at = worker.id if worker else 0
+        self._at[at] = number
+        sample = self._samples[number]
+        self._at[at] = -1
+        return sample
+
+    def doing(self, worker: int) -> str:
+        """What a reader was at when it was last heard of."""
+        number = int(self._at[worker])
+        return self._samples.where(number) if number >= 0 else "between two studies"
+
+
 def load_parts(
-    dataset: Dataset[ViewPair],
+    samples: Samples,
     placement: Placement,
     start: int,
     stop: int,
     workers: int,
     pin: bool = False,
+    timeout: float = 0,
 ) -> Generator[PairBatch, None, None]:
     """The parts of this rank, from step `start` up to `stop`.
 
     Args:
-        dataset: Sample number → sample.
+        samples: Sample number → sample.
         placement: Share of this process.
         start: First step.
         stop: Step after the last.
         workers: Reading processes; the order does not depend on them.
         pin: Put batches into page-locked memory.
+        timeout: Seconds to wait for a batch; 0 waits for ever.
 
     Raises:
-        DataError: If reading fails for good.
+        DataError: If reading fails for good, a reader dies, or none delivers in time; the last two
+            with shard and study of each reader.
     """
+    dataset = _Watched(samples, workers)
     loader: DataLoader[ViewPair] = DataLoader(
         dataset,
         batch_sampler=StepSampler(placement, start, stop),
@@ -87,6 +131,8 @@ def load_parts(
         num_workers=workers,
         pin_memory=pin,
         prefetch_factor=_PREFETCH if workers else None,
+        timeout=timeout if workers else 0,
+        multiprocessing_context="forkserver" if workers and not samples.forkable else None,
         worker_init_fn=_ignore_signals,
         generator=torch.Generator(),  # keeps the loader's own seed out of the global generator
     )
@@ -97,11 +143,46 @@ def load_parts(
         # A worker's error arrives with its traceback in the text; its last line is the message.
         text = str(error).strip().splitlines()[-1]
         raise DataError(text.rsplit("DataError: ", 1)[-1]) from error
+    except RuntimeError as error:
+        if not isinstance(iterator, _MultiProcessingDataLoaderIter):
+            raise
+        raise _lost(iterator, dataset, error) from error
     finally:
         if isinstance(iterator, _MultiProcessingDataLoaderIter):
             # Now, not when the last traceback that refers to it is gone: the interpreter would
             # wait for workers that do not listen to signals.
             iterator._shutdown_workers()
+            for reader in iterator._workers:
+                if reader.is_alive():  # hangs, and does not listen to the request to end
+                    reader.kill()
+                    reader.join()
+
+
+def _lost(
+    iterator: _MultiProcessingDataLoaderIter, dataset: _Watched, error: RuntimeError
+) -> Exception:
+    """The error to raise when readers died or hang; any other is returned as it is."""
+    readers = list(enumerate(iterator._workers))
+    if dead := [(i, reader) for i, reader in readers if not reader.is_alive()]:
+        found = "; ".join(f"{_ending(r.exitcode)} at {dataset.doing(i)}" for i, r in dead)
+        return DataError(
+            f"a reading process died, {found}; perhaps for want of memory: lower data.workers, "
+            "the same command continues"
+        )
+    if "timed out" in str(error):
+        found = "; ".join(dataset.doing(i) for i, _ in readers)
+        return DataError(
+            f"no batch within data.timeout, readers are at {found}; "
+            "look at the storage, the same command continues"
+        )
+    return error
+
+
+def _ending(code: int | None) -> str:
+    """How a process ended."""
+    if code is not None and code < 0:
+        return f"by {signal.Signals(-code).name}"
+    return f"with code {code}"
 
 
 def _ignore_signals(worker: int) -> None:

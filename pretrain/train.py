@@ -8,8 +8,10 @@ from typing import Any
 
 import torch
 
+from gliomoe.data_shards.dataset import fingerprint_of, join_infos, read_dataset
 from gliomoe.data_shards.errors import UsageError
-from gliomoe.data_shards.indexed import ShardSet
+from gliomoe.data_shards.reader import open_reader
+from gliomoe.data_shards.storage.store import absolute_place, open_source
 from gliomoe.models.encoders.encoder import Encoder
 from gliomoe.models.model import Model
 from gliomoe.models.registry import create_model
@@ -74,7 +76,10 @@ def _pretrain(config: PretrainConfig, device: torch.device, stop: StopFlag) -> b
     rank, world = distributed.world()
     placement = Placement(config.optim.batch, config.engine.accumulation, rank, world)
     precision = resolve_precision(config.engine.precision, device)
-    shards = ShardSet.open(*config.data.train)
+    data, described = config.data, describe_data(config)
+    reader = open_reader(
+        data.train, data.order, config.run.seed, config.optim.batch, data.storage, data.allow_pipes
+    )
     torch.manual_seed(config.run.seed)
     model, objective = build(config)
     engine = Engine(objective, config, precision, device)
@@ -85,15 +90,15 @@ def _pretrain(config: PretrainConfig, device: torch.device, stop: StopFlag) -> b
         "precision": precision,
         "model": model.config,
         "training": asdict(config.loss) | {"batch": config.optim.batch, "seed": config.run.seed},
-        "data": describe_data(config, shards),
+        "data": described,
     }
     start = _take_up(engine, config, about)
     patch_size = objective.encoder.patch_size
-    dataset = StudyViews(shards, config.views, config.augment, patch_size, config.run.seed)
+    samples = StudyViews(reader, config.views, config.augment, patch_size, config.run.seed)
     logger.info(
         "%s: %d studies, %s, step %d of %d, %s on %d x %s",
         config.run.out,
-        len(shards),
+        described["studies"],
         config.model.name,
         start,
         config.run.steps,
@@ -102,7 +107,15 @@ def _pretrain(config: PretrainConfig, device: torch.device, stop: StopFlag) -> b
         device.type,
     )
     pin = device.type == "cuda"
-    parts = load_parts(dataset, placement, start, config.run.steps, config.data.workers, pin)
+    parts = load_parts(
+        samples,
+        placement,
+        start,
+        config.run.steps,
+        config.data.workers,
+        pin,
+        config.data.timeout,
+    )
     with closing(parts):
         return train(Training(config, engine, parts, start, about), stop)
 
@@ -135,12 +148,21 @@ def prepare_encoder(encoder: Encoder, config: PretrainConfig) -> Encoder:
     return encoder
 
 
-def describe_data(config: PretrainConfig, shards: ShardSet) -> dict[str, Any]:
-    """What the run reads."""
+def describe_data(config: PretrainConfig) -> dict[str, Any]:
+    """What the run reads.
+
+    Raises:
+        UsageError: If there is no finished shard set, or the sets do not go together.
+        DataError: If one is damaged or cannot be read.
+    """
+    data = config.data
+    sources = [open_source(place, data.storage, data.allow_pipes) for place in data.train]
+    info = join_infos(list(data.train), [read_dataset(source) for source in sources])
     return {
-        "paths": [str(path.resolve()) for path in config.data.train],
-        "fingerprint": shards.fingerprint,
-        "studies": len(shards),
+        "paths": [absolute_place(place) for place in data.train],
+        "fingerprint": fingerprint_of(info),
+        "studies": info["studies"],
+        "order": {**asdict(data.order), "weights": list(data.order.weights)},
     }
 
 

@@ -17,10 +17,13 @@ from torch.utils.data import Dataset
 
 from gliomoe.data_shards import augment
 from gliomoe.data_shards.augment import Augmentation, AugmentConfig
-from gliomoe.data_shards.batch import StudyBatch, StudySample, collate
+from gliomoe.data_shards.batch import StudyBatch
+from gliomoe.data_shards.codec import BLOCK
+from gliomoe.data_shards.codes import CodeBatch, CodeSample, collate_codes
 from gliomoe.data_shards.errors import DataError
-from gliomoe.data_shards.indexed import ShardSet
-from gliomoe.data_shards.order import seed_for, study_at
+from gliomoe.data_shards.order import seed_for
+from gliomoe.data_shards.reader import Reader
+from gliomoe.data_shards.sample import StoredStudy
 from gliomoe.models.tissue import tissue_positions
 from gliomoe.pretrain.config import MaskConfig, ViewConfig
 from gliomoe.pretrain.masking import Mask, apply_scores, draw_scores
@@ -28,6 +31,8 @@ from gliomoe.pretrain.masking import Mask, apply_scores, draw_scores
 _PLACES = 8
 _LEAST_TISSUE = 1 / 16
 _REPLACEMENTS = 10
+_EVERY = 4
+"""Tissue is looked for at every fourth voxel along each axis."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,7 @@ class ViewDraw:
 class ViewPair:
     """Sample number n of a run."""
 
-    box: StudySample
+    box: CodeSample
     """The part of the study that holds both views, all sequences."""
     subject: int
     """A number for the subject, equal for all its sessions."""
@@ -62,7 +67,7 @@ class ViewPair:
 class PairBatch:
     """Several samples, on their way to the device."""
 
-    boxes: StudyBatch
+    boxes: CodeBatch
     """B boxes."""
     subject: Tensor
     """[B] int64."""
@@ -73,8 +78,7 @@ class PairBatch:
 
     def to(self, device: torch.device) -> "PairBatch":
         """The same batch with its boxes on another device."""
-        boxes = self.boxes.to(device, non_blocking=True)
-        return replace(self, boxes=boxes, subject=self.subject.to(device))
+        return replace(self, boxes=self.boxes.to(device), subject=self.subject.to(device))
 
     def pin_memory(self) -> "PairBatch":
         """The same batch in page-locked memory; `torch.utils.data.DataLoader` calls this."""
@@ -99,7 +103,7 @@ class StudyViews(Dataset[ViewPair]):
     """Sample number → two views of a study.
 
     Args:
-        shards: Studies.
+        reader: Sample number → study.
         views: Size and overlap of the views.
         ranges: Augmentation.
         patch_size: Side of a position of the mask, voxels.
@@ -108,13 +112,13 @@ class StudyViews(Dataset[ViewPair]):
 
     def __init__(
         self,
-        shards: ShardSet,
+        reader: Reader,
         views: ViewConfig,
         ranges: AugmentConfig,
         patch_size: int,
         seed: int,
     ):
-        self.shards, self.views, self.ranges = shards, views, ranges
+        self.reader, self.views, self.ranges = reader, views, ranges
         self.patch_size, self.seed = patch_size, seed
 
     def __getitem__(self, number: int) -> ViewPair:
@@ -123,43 +127,53 @@ class StudyViews(Dataset[ViewPair]):
         Raises:
             DataError: If `_REPLACEMENTS` studies in a row are damaged.
         """
-        first = study_at(number, len(self.shards), self.seed)
         damaged: list[str] = []
         for attempt in range(_REPLACEMENTS):
             try:
-                pair = self._pair(number, (first + attempt) % len(self.shards))
+                study = self.reader.study(number + attempt * self.reader.stride)
+                pair = self._pair(number, study)
             except DataError as error:
                 damaged.append(str(error))
             else:
                 return replace(pair, damaged=tuple(damaged))
         raise DataError(f"{_REPLACEMENTS} studies in a row are damaged, the last: {damaged[-1]}")
 
-    def _pair(self, number: int, study: int) -> ViewPair:
+    @property
+    def forkable(self) -> bool:
+        """Whether a forked process can read; otherwise use forkserver or spawn."""
+        return self.reader.forkable
+
+    def where(self, number: int) -> str:
+        """Shard and study of a sample, for messages."""
+        return self.reader.where(number)
+
+    def _pair(self, number: int, study: StoredStudy) -> ViewPair:
         """Read a study's box and draw its views."""
-        entry = self.shards.entry(study)
-        box = self._read_box(number, study, entry.shape)
-        subject = hashlib.sha256(entry.subject.encode()).digest()[:8]
+        box = self._read_box(number, study)
+        subject = hashlib.sha256(study.record["subject"].encode()).digest()[:8]
         return ViewPair(
             box=box,
             subject=int.from_bytes(subject, "big", signed=True),
             draws=(self._draw(number, 0, box), self._draw(number, 1, box)),
         )
 
-    def _read_box(self, number: int, study: int, shape: Sequence[int]) -> StudySample:
+    def _read_box(self, number: int, study: StoredStudy) -> CodeSample:
         """A box at a random place; further places are tried while it holds mostly air."""
-        side = self.views.box
+        side, step = self.views.box, box_step(self.views.shift)
         for attempt in range(_PLACES):
             generator = self._generator(number, "place", attempt)
             start = tuple(
-                _between(generator, 0, length - side) if length > side else (length - side) // 2
-                for length in shape
+                step * _between(generator, 0, -(-(length - side) // step))
+                if length > side
+                else (length - side) // 2
+                for length in study.record["shape"]
             )
-            box = self.shards.read(study, start=start, size=(side,) * 3, seg=False)
-            if box.voxels.ne(0).any(0).float().mean() >= _LEAST_TISSUE:
+            box = study.codes(start, (side,) * 3)
+            if box.tissue(_EVERY) >= _LEAST_TISSUE:
                 break
         return box
 
-    def _draw(self, number: int, view: int, box: StudySample) -> ViewDraw:
+    def _draw(self, number: int, view: int, box: CodeSample) -> ViewDraw:
         """Draw one view."""
         generator = self._generator(number, "view", view)
         size = (self.views.size,) * 3
@@ -178,10 +192,19 @@ class StudyViews(Dataset[ViewPair]):
         return torch.Generator().manual_seed(seed_for(self.seed, number, *stream))
 
 
+def box_step(shift: int) -> int:
+    """Voxels between the places at which a box may begin.
+
+    A view begins up to `shift` voxels after its box, so that boxes at multiples of no more than
+    that still give views everywhere; at multiples of a block far fewer blocks are decoded.
+    """
+    return 1 << (max(1, min(shift, BLOCK)).bit_length() - 1)
+
+
 def collate_pairs(pairs: Sequence[ViewPair]) -> PairBatch:
     """Join samples into a batch."""
     return PairBatch(
-        boxes=collate([pair.box for pair in pairs]),
+        boxes=collate_codes([pair.box for pair in pairs]),
         subject=torch.tensor([pair.subject for pair in pairs]),
         draws=(tuple(pair.draws[0] for pair in pairs), tuple(pair.draws[1] for pair in pairs)),
         damaged=tuple(message for pair in pairs for message in pair.damaged),
@@ -197,7 +220,7 @@ def make_views(pairs: PairBatch, size: int, patch_size: int, mask: MaskConfig) -
         patch_size: Side of a position of the mask, voxels.
         mask: Parts to mask and to predict.
     """
-    boxes = pairs.boxes
+    boxes = pairs.boxes.decode()
     complete, noisy, shown = [], [], []
     for draws in pairs.draws:
         for study, draw in enumerate(draws):

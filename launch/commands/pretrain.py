@@ -13,6 +13,13 @@ EXAMPLE = "gliomoe pretrain gliomoe_tiny --data.train shards --run.out runs/tiny
 
 _FREE = (
     "data.workers",
+    "data.timeout",
+    "data.storage.cache",
+    "data.storage.cache_gb",
+    "data.storage.memory_mb",
+    "data.storage.retries",
+    "data.storage.pause",
+    "data.storage.timeout",
     "run.checkpoint_every",
     "run.keep",
     "run.bad_steps",
@@ -27,13 +34,12 @@ def run(options: Options) -> int:
     """Claim the folder and pretrain."""
     import torch
 
-    from gliomoe.data_shards.indexed import ShardSet
     from gliomoe.pretrain.train import build, describe_data, pretrain
 
     with torch.device("meta"):
         build(options)  # what cannot be built is refused before the folder is taken
     if int(os.environ.get("RANK", "0")) == 0:
-        data = describe_data(options, ShardSet.open(*options.data.train))
+        data = describe_data(options)
         claim(options.run.out, "pretrain", to_table(options), _FREE, data=data)
     else:
         logging.getLogger().setLevel(logging.WARNING)

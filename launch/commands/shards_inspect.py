@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import tyro
@@ -18,8 +17,8 @@ _SHOWN = 20
 class Options:
     """Options of `gliomoe shards inspect`."""
 
-    folder: tyro.conf.Positional[Path]
-    """The shard set."""
+    place: tyro.conf.Positional[str]
+    """The shard set: a folder or a URL (s3, gs, az, http, https)."""
     key: tyro.conf.Positional[str | None] = None
     """A study; without one the whole set is described."""
     json: bool = False
@@ -28,7 +27,7 @@ class Options:
 
 def run(options: Options) -> int:
     """Show a set or a study."""
-    shards = ShardSet.open(options.folder)
+    shards = ShardSet.open(options.place)
     if options.key is not None:
         _study(shards, options.key, options.json)
     elif options.json:
@@ -64,7 +63,7 @@ def _study(shards: ShardSet, key: str, as_json: bool) -> None:
     path, place = shards.place(i)
     shown: dict[str, Any] = {
         **shards.record(i),
-        "stored": {"shard": str(path), "offset": place.offset, "bytes": place.length},
+        "stored": {"shard": path, "offset": place.offset, "bytes": place.length},
     }
     if as_json:
         print(json.dumps(shown, indent=2))

@@ -44,9 +44,9 @@ def _study(number, sequences=("t1", "flair"), shape=(40, 37, 45), seg=True):
 def make_set(tmp_path):
     """Write studies into a finished set."""
 
-    def make(name, studies, limit=200_000):
+    def make(name, studies, limit=200_000, encode=encode_study):
         folder = tmp_path / name
-        shards = list(write_shards(folder, map(encode_study, studies), limit))
+        shards = list(write_shards(folder, map(encode, studies), limit))
         seal(folder, shards, {"spacing": 2.0})
         return folder
 

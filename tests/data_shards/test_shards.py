@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from gliomoe.data_shards.batch import collate
+from gliomoe.data_shards.codes import collate_codes
 from gliomoe.data_shards.dataset import read_dataset
 from gliomoe.data_shards.errors import DataError, UsageError
 from gliomoe.data_shards.indexed import ShardSet
@@ -81,6 +83,29 @@ def test_crops_are_padded_with_zero(shard_set, start):
     np.testing.assert_array_equal(sample.voxels[0], padded(whole.voxels[1].numpy(), start, size))
     np.testing.assert_array_equal(sample.seg, padded(studies[2].seg, start, size))
     assert shards.read(2, start, size, seg=False).seg is None
+
+
+@pytest.mark.parametrize("start", [(0, 0, 0), (-9, 3, 30), (39, -40, 0), (-50, 0, 0)])
+def test_codes_become_the_same_voxels(shard_set, start):
+    folder, _ = shard_set
+    shards, size = ShardSet.open(folder), (33, 41, 20)
+    samples = [shards.study(i).codes(start, size) for i in (2, 6)]
+    batch = collate_codes(samples).decode()
+    expected = collate([shards.read(i, start, size, seg=False) for i in (2, 6)])
+    assert torch.equal(batch.voxels, expected.voxels)
+    assert torch.equal(batch.study, expected.study)
+    assert torch.equal(batch.sequence, expected.sequence)
+    assert torch.equal(batch.spacing, expected.spacing)
+    assert batch.keys == expected.keys
+    tissue = expected.voxels[expected.study == 0, 0].ne(0).any(0).float().mean()
+    assert samples[0].tissue() == pytest.approx(float(tissue))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_codes_become_the_same_voxels_on_a_gpu(shard_set):
+    folder, _ = shard_set
+    codes = collate_codes([ShardSet.open(folder).study(2).codes((3, 2, 1), (33, 32, 20))])
+    assert torch.equal(codes.to(torch.device("cuda")).decode().voxels.cpu(), codes.decode().voxels)
 
 
 def test_several_sets_and_copies(make_set, make_study):

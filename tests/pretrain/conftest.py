@@ -59,7 +59,7 @@ def shards(tmp_path_factory) -> Path:
 def config(shards, tmp_path) -> PretrainConfig:
     """A run of ten small steps."""
     return PretrainConfig(
-        data=DataConfig(train=(shards,), workers=0),
+        data=DataConfig(train=(str(shards),), workers=0),
         run=RunConfig(out=tmp_path / "run", steps=10, checkpoint_every=3),
         model=ModelConfig(patch_size=4, experts=2, decoder_width=64, decoder_depth=1),
         views=ViewConfig(size=16, shift=4),

@@ -1,6 +1,9 @@
 """Where samples go: the same for every number of ranks and workers."""
 
 import itertools
+import os
+import signal
+import time
 
 import pytest
 
@@ -33,10 +36,29 @@ def test_resuming_continues_the_order():
 
 
 class Broken:
-    """A data set whose samples cannot be read."""
+    """Samples that cannot be read."""
+
+    forkable = True
 
     def __getitem__(self, number):
         raise DataError(f"sample {number} is damaged")
+
+    def where(self, number):
+        return f"shard-000000.tar, study {number}"
+
+
+class Killed(Broken):
+    """Samples that cost the reader its life."""
+
+    def __getitem__(self, number):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Hanging(Broken):
+    """Samples that never come."""
+
+    def __getitem__(self, number):
+        time.sleep(1000)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -44,3 +66,16 @@ def test_an_error_stays_one_line(workers):
     with pytest.raises(DataError) as error:
         list(itertools.islice(load_parts(Broken(), Placement(2, 1), 0, 1, workers), 1))
     assert str(error.value) == "sample 0 is damaged"
+
+
+def test_a_reader_that_dies_is_reported_with_its_study():
+    begun = time.monotonic()
+    with pytest.raises(DataError) as error:
+        next(load_parts(Killed(), Placement(2, 1), 3, 4, 1))
+    assert "died, by SIGKILL at shard-000000.tar, study 6; " in str(error.value)
+    assert time.monotonic() - begun < 30
+
+
+def test_a_reader_that_hangs_is_reported_with_its_study():
+    with pytest.raises(DataError, match="readers are at shard-000000.tar, study 0; look at"):
+        next(load_parts(Hanging(), Placement(2, 1), 0, 4, 1, timeout=2))

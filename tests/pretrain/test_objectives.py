@@ -7,7 +7,7 @@ import torch
 
 from gliomoe.data_shards.augment import AugmentConfig
 from gliomoe.data_shards.errors import UsageError
-from gliomoe.data_shards.indexed import ShardSet
+from gliomoe.data_shards.reader import OrderConfig, open_reader
 from gliomoe.models.registry import create_model
 from gliomoe.pretrain.config import LossConfig
 from gliomoe.pretrain.decoder import pair_patches, target_patches
@@ -20,7 +20,8 @@ from gliomoe.pretrain.views import StudyViews, collate_pairs, make_views
 
 @pytest.fixture
 def views(config):
-    data = StudyViews(ShardSet.open(*config.data.train), config.views, AugmentConfig(), 4, 0)
+    reader = open_reader(config.data.train, OrderConfig(), 0, 1)
+    data = StudyViews(reader, config.views, AugmentConfig(), 4, 0)
     return make_views(collate_pairs([data[n] for n in range(4)]), 16, 4, config.mask)
 
 

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -173,9 +174,10 @@ def test_run_json_records_the_data(config, monkeypatch):
     assert main(command(config)) == 0
     (folder,) = config.data.train
     assert json.loads((config.run.out / "run.json").read_text())["data"] == {
-        "paths": [str(folder.resolve())],
+        "paths": [str(Path(folder).resolve())],
         "fingerprint": ShardSet.open(folder).fingerprint,
         "studies": 8,
+        "order": {"reader": "indexed", "weights": [], "block": 0, "window": 0},
     }
 
 

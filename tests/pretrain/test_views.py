@@ -2,14 +2,17 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 from gliomoe.data_shards.augment import AugmentConfig
+from gliomoe.data_shards.codes import collate_codes
 from gliomoe.data_shards.errors import DataError
 from gliomoe.data_shards.indexed import ShardSet
+from gliomoe.data_shards.reader import IndexedReader, OrderConfig
 from gliomoe.pretrain.config import MaskConfig, ViewConfig
-from gliomoe.pretrain.views import StudyViews, collate_pairs, make_views
+from gliomoe.pretrain.views import StudyViews, box_step, collate_pairs, make_views
 
 OFF = AugmentConfig(
     rotation=0, scale=0, translation=0, elastic_alpha=0, elastic_sigma=0, intensity=0, noise=0
@@ -18,7 +21,9 @@ VIEWS = ViewConfig(size=16, shift=4)
 
 
 def samples(shards, numbers=range(4), ranges=OFF, views=VIEWS, seed=0):
-    data = StudyViews(ShardSet.open(shards), views, ranges, 4, seed)
+    data = StudyViews(
+        IndexedReader(ShardSet.open(shards), OrderConfig(), seed), views, ranges, 4, seed
+    )
     return [data[n] for n in numbers]
 
 
@@ -42,7 +47,9 @@ def test_without_augmentation_views_are_crops_of_the_box(shards):
     for view in range(2):
         for pair in pairs:
             d, h, w = pair.draws[view].start
-            expected = pair.box.voxels[:, d : d + 16, h : h + 16, w : w + 16]
+            expected = (
+                collate_codes([pair.box]).decode().voxels[:, 0, d : d + 16, h : h + 16, w : w + 16]
+            )
             found = views.complete.voxels[at : at + len(expected), 0]
             torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
             at += len(expected)
@@ -82,24 +89,35 @@ def test_sessions_of_a_subject_share_its_number(shards):
     assert len(set(number.values())) == 4
 
 
-def test_a_damaged_study_is_replaced_and_reported(shards):
-    data = StudyViews(ShardSet.open(shards), VIEWS, OFF, 4, 0)
-    whole = data[0].box.key
-    read = data.shards.read
+class Damaged(IndexedReader):
+    """A reader to which some studies are damaged."""
 
-    def damaged(study, **crop):
-        if data.shards.entry(study).key == whole:
-            raise DataError(f"{whole}: damaged")
-        return read(study, **crop)
+    keys: tuple[str, ...] = ()
 
-    data.shards.read = damaged
-    pair = data[0]
-    assert pair.box.key != whole
-    assert collate_pairs([pair]).damaged == (f"{whole}: damaged",)
+    def study(self, n):
+        study = super().study(n)
+        if study.record["key"] in self.keys:
+            raise DataError(f"{study.record['key']}: damaged")
+        return study
 
-    def hopeless(study, **crop):
-        raise DataError("damaged")
 
-    data.shards.read = hopeless
-    with pytest.raises(DataError, match="10 studies in a row are damaged, the last: damaged"):
+def test_a_damaged_study_is_replaced_and_changes_no_other(shards):
+    reader = Damaged(ShardSet.open(shards), OrderConfig(), 0)
+    data = StudyViews(reader, VIEWS, OFF, 4, 0)
+    before = [data[n] for n in range(8)]
+    reader.keys = (before[3].box.key,)
+    after = [data[n] for n in range(8)]
+    assert collate_pairs(after).damaged == (f"{before[3].box.key}: damaged",)
+    assert after[3].box.key != before[3].box.key
+    for n in {*range(8)} - {3}:
+        assert np.array_equal(after[n].box.codes, before[n].box.codes)
+    reader.keys = tuple(f"case-{n:03d}" for n in range(8))
+    with pytest.raises(DataError, match="10 studies in a row are damaged, the last: case-00"):
         data[0]
+
+
+@pytest.mark.parametrize(("shift", "step"), [(0, 1), (1, 1), (4, 4), (8, 8), (24, 16), (100, 32)])
+def test_views_begin_everywhere_though_boxes_do_not(shift, step):
+    assert box_step(shift) == step
+    begins = {step * k + s for k in range(4) for s in range(shift + 1)}
+    assert begins >= set(range(4 * step))

@@ -1,0 +1,1 @@
+"""What `gliomoe bench` measures: the same work by this framework and by others, in turns."""
