@@ -40,6 +40,9 @@ _DARK = (0.5, 0.8)
 _INSIDE = (0.6, 1.0)
 """Shares of tissue around a point between which it comes to count."""
 
+_LEAST = 1000
+"""Points in tissue, 216 ml, below which too little is seen to tell scans apart."""
+
 _CLIP = 2.0
 """Standard deviations at which detail is cut off, such as that of vessels."""
 
@@ -58,7 +61,7 @@ def signature(volume: np.ndarray, spacing: tuple[float, float, float]) -> np.nda
         spacing: mm along each axis.
 
     Returns:
-        [SIZE] uint8; all 0 if the volume shows no detail.
+        [SIZE] uint8; all 0 if the volume shows too little.
     """
     numbers = _directions() @ _detail(volume, spacing)
     if length := np.sqrt((numbers * numbers).mean()):
@@ -104,7 +107,7 @@ def _detail(volume: np.ndarray, spacing: tuple[float, float, float]) -> np.ndarr
         for array in (total, share)
     )
     inside = share > _INSIDE[0]
-    if not inside.any():
+    if inside.sum() < _LEAST:
         return np.zeros(share.size)
     fine = np.divide(total, share, out=np.zeros_like(total), where=inside)
     coarse = np.divide(wide_total, wide_share, out=np.zeros_like(total), where=inside)

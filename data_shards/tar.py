@@ -100,7 +100,7 @@ def _parse(header: bytes, start: int, size: int, name: str) -> tarfile.TarInfo:
         raise DataError(
             f"{name}: damaged at byte {start} ({error}); fetch or build the shard again"
         ) from error
-    if not info.isreg() or info.size < 0 or _next_header(info, start) > size:
+    if not info.isreg() or _is_path(info.name) or info.size < 0 or _next_header(info, start) > size:
         raise DataError(
             f"{name}: {info.name} at byte {start} is cut off or no plain file; "
             "fetch or build the shard again"
@@ -111,3 +111,8 @@ def _parse(header: bytes, start: int, size: int, name: str) -> tarfile.TarInfo:
 def _next_header(info: tarfile.TarInfo, start: int) -> int:
     """Where the header after the one at byte `start` begins."""
     return start + BLOCK + -(-info.size // BLOCK) * BLOCK
+
+
+def _is_path(name: str) -> bool:
+    """Whether the name of a member leads out of its folder, or into another."""
+    return "/" in name or name.startswith(".")

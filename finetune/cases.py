@@ -8,13 +8,11 @@ from pathlib import Path
 
 from gliomoe.data_shards.errors import UsageError
 from gliomoe.data_shards.indexed import ShardSet
+from gliomoe.data_shards.seen import Seen
 from gliomoe.finetune.label_table import known_counts, match_cases, read_label_table
 from gliomoe.finetune.splits import Case
 
 log = logging.getLogger(__name__)
-
-DIGEST = 16
-"""Bytes of a study's fingerprint."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +21,8 @@ class LabelledCase(Case):
 
     position: int
     """Its position in the shard set."""
-    fingerprint: bytes
+    looks: Seen
+    """What it is known by."""
 
 
 def labelled_cases(
@@ -51,8 +50,8 @@ def labelled_cases(
         if "seg" in tasks:
             targets["seg"] = 1.0 if entry.has_seg else math.nan
         if not all(math.isnan(value) for value in targets.values()):
-            digest = bytes.fromhex(entry.fingerprint)
-            cases.append(LabelledCase(entry.key, entry.subject, targets, position, digest))
+            looks = Seen.of_record(shards.record(position))
+            cases.append(LabelledCase(entry.key, entry.subject, targets, position, looks))
     for task in tasks:
         if not known_counts((case.targets for case in cases), task):
             what = "segmentation in the data" if task == "seg" else f"known label in {labels}"
@@ -62,25 +61,14 @@ def labelled_cases(
     return cases
 
 
-def read_fingerprints(path: Path) -> frozenset[bytes]:
-    """The studies a checkpoint has seen; none if it lists none.
-
-    Args:
-        path: A `pretraining_fingerprints.bin`: sorted digests of 16 bytes, one after the other.
-    """
-    if not path.is_file():
-        return frozenset()
-    content = path.read_bytes()
-    return frozenset(content[i : i + DIGEST] for i in range(0, len(content), DIGEST))
-
-
-def refuse_leakage(cases: Sequence[LabelledCase], seen: frozenset[bytes], source: str) -> None:
-    """Stop if a checkpoint has seen some of the cases.
+def refuse_leakage(cases: Sequence[LabelledCase], seen: Seen, source: str) -> None:
+    """Stop if a checkpoint has seen some of the cases, be it in another form.
 
     Raises:
         UsageError: With the names of the cases.
     """
-    if leaked := [case.key for case in cases if case.fingerprint in seen]:
+    known = seen.which(case.looks for case in cases)
+    if leaked := [case.key for case, is_known in zip(cases, known, strict=True) if is_known]:
         shown = ", ".join(leaked[:5]) + (" …" if len(leaked) > 5 else "")
         raise UsageError(
             f"{source} was trained on {len(leaked)} of {len(cases)} cases: {shown}; "

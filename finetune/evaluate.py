@@ -116,7 +116,7 @@ def evaluate(config: EvaluateConfig, provenance: dict[str, Any]) -> dict[str, An
     cases = labelled_cases(shards, config.labels, _measurable(run, config.labels))
     for each in (run, other):
         if each is not None and not config.allow_leakage:
-            refuse_leakage(cases, each.fingerprints(), str(each.path))
+            refuse_leakage(cases, each.seen(), str(each.path))
     results = predict_cases(run, shards, cases, config.device)
     metrics = {
         "format": FORMAT,

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from gliomoe.data_shards.errors import UsageError
-from gliomoe.finetune.cases import read_fingerprints
+from gliomoe.data_shards.seen import Seen
 from gliomoe.finetune.inference import InferenceConfig
 from gliomoe.models.checkpoint import CONFIG, FINGERPRINTS, load_checkpoint, read_config
 from gliomoe.models.model import Model
@@ -89,7 +89,6 @@ class FinetunedRun:
         """The ensemble, in evaluation mode."""
         return [load_checkpoint(folder).to(device).eval() for folder in self.folders]
 
-    def fingerprints(self) -> frozenset[bytes]:
+    def seen(self) -> Seen:
         """Every study that the weights have seen, in pretraining or as a labelled case."""
-        seen = (read_fingerprints(f / FINGERPRINTS) for f in self.folders)
-        return frozenset().union(*seen)
+        return Seen.join(Seen.read(folder / FINGERPRINTS) for folder in self.folders)

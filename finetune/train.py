@@ -17,11 +17,11 @@ from gliomoe.data_shards.files import write_json
 from gliomoe.data_shards.indexed import ShardSet
 from gliomoe.data_shards.order import seed_for
 from gliomoe.data_shards.preprocess import PreprocessConfig
+from gliomoe.data_shards.seen import Seen
 from gliomoe.data_shards.sequences import SEQUENCES
 from gliomoe.finetune.cases import (
     LabelledCase,
     labelled_cases,
-    read_fingerprints,
     refuse_leakage,
     task_counts,
 )
@@ -99,7 +99,7 @@ def prepare(config: FinetuneConfig) -> Prepared:
     )
     cases = labelled_cases(shards, config.labels, config.tasks)
     if checkpoint is not None and not config.allow_leakage:
-        refuse_leakage(cases, _fingerprints(checkpoint), config.from_)
+        refuse_leakage(cases, Seen.read(checkpoint / FINGERPRINTS), config.from_)
     written = config.out / SPLITS
     if source := written if written.is_file() else config.splits:
         splits = read_splits(source, [case.key for case in cases])
@@ -278,15 +278,11 @@ def _fold_data(config: FinetuneConfig, prepared: Prepared, number: int) -> FoldD
     )
 
 
-def _fingerprints(checkpoint: Path) -> frozenset[bytes]:
-    return read_fingerprints(checkpoint / FINGERPRINTS)
-
-
 def _seen(prepared: Prepared) -> bytes:
-    """Fingerprints of all that the weights and their choice rest on, as a checkpoint keeps them."""
-    labelled = {case.fingerprint for case in prepared.chosen(prepared.splits.keys)}
-    before = _fingerprints(prepared.checkpoint) if prepared.checkpoint else frozenset()
-    return b"".join(sorted(labelled | before))
+    """All that the weights and their choice rest on, as a checkpoint lists it."""
+    labelled = [case.looks for case in prepared.chosen(prepared.splits.keys)]
+    before = [Seen.read(prepared.checkpoint / FINGERPRINTS)] if prepared.checkpoint else []
+    return Seen.join([*labelled, *before]).to_bytes()
 
 
 def _sequences(prepared: Prepared, number: int) -> list[str]:

@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from gliomoe.data_shards.errors import DataError, UsageError
 from gliomoe.data_shards.indexed import ShardSet
 from gliomoe.data_shards.reader import OrderConfig, open_reader
+from gliomoe.data_shards.seen import Seen
 from gliomoe.models.checkpoint import save_checkpoint
 from gliomoe.models.registry import create_model
 from gliomoe.pretrain.card import write_card
@@ -91,10 +92,9 @@ def _last_losses(trace: Path, step: int) -> dict[str, float]:
 
 
 def _seen(shards: ShardSet, about: Mapping[str, Any], read: int) -> bytes:
-    """Fingerprints of the studies that were read, 16 bytes each, sorted."""
+    """The studies that were read, as a checkpoint lists them."""
     training, data = about["training"], about["data"]
     order = OrderConfig(**{**data["order"], "weights": tuple(data["order"]["weights"])})
     reader = open_reader(data["paths"], order, training["seed"], training["batch"])
     studies = {reader.number(n) for n in range(read)}
-    prints = {bytes.fromhex(shards.entry(study).fingerprint) for study in studies}
-    return b"".join(sorted(prints))
+    return Seen.join(Seen.of_record(shards.record(study)) for study in studies).to_bytes()

@@ -24,7 +24,7 @@ class Options:
 
 def run(options: Options) -> int:
     """Verify; 1 if anything is damaged."""
-    report = verify(options.place)
+    report = verify(options.place, options.decode)
     if options.json:
         print(json.dumps(asdict(report), indent=2))
         return 1 if report.damage else 0

@@ -10,12 +10,15 @@ import pytest
 from scipy import ndimage
 
 from gliomoe.data_shards.build import BuildConfig, build_shards
+from gliomoe.data_shards.errors import DataError
 from gliomoe.data_shards.fingerprints import FINGERPRINTS, Fingerprints
 from gliomoe.data_shards.index import INDEX, Index
+from gliomoe.data_shards.indexed import ShardSet
 from gliomoe.data_shards.ingest import find_studies
 from gliomoe.data_shards.nifti import read_nifti, write_nifti
 from gliomoe.data_shards.overlap import THRESHOLD, find_matches, scores
 from gliomoe.data_shards.preprocess import PreprocessConfig
+from gliomoe.data_shards.seen import Seen
 from gliomoe.data_shards.signature import SIZE, signature, unpack
 from gliomoe.launch.cli import main
 
@@ -126,6 +129,32 @@ def test_commands(cohort, tmp_path, capsys):
     assert main(["shards", "build", *sources, "--out", str(tmp_path / "direct"), *build]) == 0
     one, two = ((tmp_path / f / "duplicates.csv").read_text() for f in ("both", "direct"))
     assert one == two
+
+
+def test_what_weights_have_seen(cohort, tmp_path):
+    config = BuildConfig(keep_ids=True, layout="brats", preprocess=PreprocessConfig(spacing=2.0))
+    for name in "ab":
+        build_shards([cohort / name], tmp_path / name, config)
+    mine, theirs = (ShardSet.open(tmp_path / name) for name in "ab")
+    pretraining = Seen.join(Seen.of_record(mine.record(i)) for i in range(3))
+    path = tmp_path / "seen.bin"
+    path.write_bytes(pretraining.to_bytes())
+    assert Seen.read(path) == pretraining != Seen.read(tmp_path / "none") == Seen()
+    cases = [Seen.of_record(theirs.record(i)) for i in range(3)]
+    assert Seen.read(path).which(cases) == [True, True, False]
+    assert Seen(pretraining.contents).which(cases) == [False, True, False]
+    assert Seen().which(cases) == [False] * 3
+    data = path.read_bytes()
+    for bad, why in [
+        (data[:-1], "cut off"),
+        (data + b"\0", "cut off or too long"),
+        (data[:5], "not a list"),
+        (bytes(32), "not a list"),
+        (data[:8] + b"\2" + data[9:], "version 2"),
+    ]:
+        path.write_bytes(bad)
+        with pytest.raises(DataError, match=why):
+            Seen.read(path)
 
 
 def scans(folder):

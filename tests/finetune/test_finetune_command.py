@@ -10,6 +10,7 @@ import torch
 
 from gliomoe.data_shards.errors import UsageError
 from gliomoe.data_shards.indexed import ShardSet
+from gliomoe.data_shards.seen import Seen
 from gliomoe.finetune.run import FinetunedRun
 from gliomoe.launch.cli import main
 from gliomoe.models.checkpoint import read_config, save_checkpoint
@@ -91,7 +92,7 @@ def checkpoint(cohort) -> Path:
         preprocessing=shards.info["preprocess"],
         sequences=["t1", "flair"],
         card="",
-        fingerprints=bytes.fromhex(shards.entry(shards.position("case-3")).fingerprint),
+        fingerprints=Seen.of_record(shards.record(shards.position("case-3"))).to_bytes(),
     )
     return folder
 

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from gliomoe.data_shards.errors import DataError, UsageError
 from gliomoe.data_shards.indexed import ShardSet
+from gliomoe.data_shards.seen import Seen
 from gliomoe.launch.cli import main
 from gliomoe.pretrain import checkpoints, loop
 from gliomoe.pretrain.train import pretrain
@@ -211,8 +212,9 @@ def test_export_is_a_checkpoint_folder(config, tmp_path, capsys):
     assert about["training"]["steps"] == 10
     assert about["training"]["studies_read"] == 40
     assert set(about["sequences"]) == set(seen)
-    prints = (out / "pretraining_fingerprints.bin").read_bytes()
-    assert prints == b"".join(bytes.fromhex(f"{n + 1:032x}") for n in range(8))
+    prints = Seen.read(out / "pretraining_fingerprints.bin")
+    assert prints.contents == {bytes.fromhex(f"{n + 1:032x}") for n in range(8)}
+    assert {signature[0] for signature in prints.signatures} == {0, 1, 2, 3}
     assert main(["export", str(config.run.out), "--out", str(out)]) == 0  # the same again
     (out / "README.md").write_text("another model")
     assert main(["export", str(config.run.out), "--out", str(out)]) == 1
