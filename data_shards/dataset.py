@@ -119,7 +119,8 @@ def read_dataset(place: Source | Path) -> dict[str, Any]:
     if version != FORMAT:
         raise DataError(f"{path}: has format version {version}, this program reads {FORMAT}")
     try:
-        files = [info["index"], info["fingerprints"], *info["shards"]]
+        files = [info["index"], *info["shards"]]
+        files += [info["fingerprints"]] if "fingerprints" in info else []
         counts = [shard["studies"] for shard in info["shards"]]
         whole = all(map(_plain, files)) and all(type(n) is int and n > 0 for n in counts)
         agree = sum(counts) == info["studies"] if whole else False

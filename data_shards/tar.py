@@ -64,6 +64,8 @@ def walk(archive: memoryview, start: int, stop: int, name: str) -> Iterator[Memb
         if header == END[:BLOCK]:
             return
         info = _parse(header, start, len(archive), name)
+        if "/" in info.name or info.name.startswith("."):
+            raise DataError(f"{name}: {info.name!r} at byte {start} is no name; fetch it again")
         first = start + BLOCK
         end = _next_header(info, start)
         yield Member(info.name, start, end, archive[first : first + info.size])
@@ -100,7 +102,7 @@ def _parse(header: bytes, start: int, size: int, name: str) -> tarfile.TarInfo:
         raise DataError(
             f"{name}: damaged at byte {start} ({error}); fetch or build the shard again"
         ) from error
-    if not info.isreg() or _is_path(info.name) or info.size < 0 or _next_header(info, start) > size:
+    if not info.isreg() or info.size < 0 or _next_header(info, start) > size:
         raise DataError(
             f"{name}: {info.name} at byte {start} is cut off or no plain file; "
             "fetch or build the shard again"
@@ -111,8 +113,3 @@ def _parse(header: bytes, start: int, size: int, name: str) -> tarfile.TarInfo:
 def _next_header(info: tarfile.TarInfo, start: int) -> int:
     """Where the header after the one at byte `start` begins."""
     return start + BLOCK + -(-info.size // BLOCK) * BLOCK
-
-
-def _is_path(name: str) -> bool:
-    """Whether the name of a member leads out of its folder, or into another."""
-    return "/" in name or name.startswith(".")

@@ -11,6 +11,7 @@ from tqdm import tqdm
 from gliomoe.data_shards.codec import Frame
 from gliomoe.data_shards.dataset import file_info
 from gliomoe.data_shards.errors import DataError
+from gliomoe.data_shards.fingerprints import FINGERPRINTS
 from gliomoe.data_shards.indexed import ShardSet
 from gliomoe.data_shards.record import SEG, frame_suffix
 from gliomoe.data_shards.sample import StoredStudy
@@ -51,7 +52,9 @@ def verify(place: Path | str, decode: bool = False) -> VerifyReport:
     shards, store = ShardSet.open(place), open_store(place)
     info = shards.info
     damage = []
-    for file in (file_info(info["index"]), file_info(info["fingerprints"])):
+    if "fingerprints" not in info:
+        damage.append(Damage(FINGERPRINTS, None, "is not listed; build the set again"))
+    for file in (file_info(info[name]) for name in ("index", "fingerprints") if name in info):
         if reason := _difference(store, file):
             damage.append(Damage(file.name, None, f"{reason}; build the set again"))
     first = 0

@@ -34,7 +34,7 @@ with {sequences}.
 
 Research software, no medical device. The encoder alone makes no statement about a patient; what is
 built on it needs its own evaluation on cases that were not part of pretraining. The file
-`pretraining_fingerprints.bin` lists the content hashes of the studies seen, so that the evaluation
+`pretraining_fingerprints.bin` lists the fingerprints of the studies seen, so that the evaluation
 can refuse them. A model pretrained on simulated studies is a test of the software, never clinical
 evidence.
 """

@@ -28,7 +28,7 @@ def test_overview_lists_every_command(capsys):
     ("args", "message"),
     [
         (["pretrian"], "perhaps pretrain"),
-        (["shards"], "shards needs one of: build, verify, inspect"),
+        (["shards"], "shards needs one of: build, merge, overlap, verify, inspect"),
         (["shards", "bild"], "shards needs one of"),
         (["pretrain", "no_such_preset"], "neither a preset nor a TOML file; presets: "),
         (["pretrain", "--run.stepps", "3"], "Unrecognized options: --run.stepps 3"),
