@@ -6,9 +6,15 @@ import signal
 import time
 
 import pytest
+import torch
 
+from gliomoe.data_shards.augment import AugmentConfig
 from gliomoe.data_shards.errors import DataError
+from gliomoe.data_shards.reader import OrderConfig, open_reader
+from gliomoe.data_shards.storage.config import StorageConfig
+from gliomoe.pretrain.config import ViewConfig
 from gliomoe.pretrain.loading import Placement, StepSampler, load_parts
+from gliomoe.pretrain.views import StudyViews
 
 
 @pytest.mark.parametrize(("world", "accumulation"), [(1, 1), (2, 1), (4, 3), (3, 4)])
@@ -79,3 +85,20 @@ def test_a_reader_that_dies_is_reported_with_its_study():
 def test_a_reader_that_hangs_is_reported_with_its_study():
     with pytest.raises(DataError, match="readers are at shard-000000.tar, study 0; look at"):
         next(load_parts(Hanging(), Placement(2, 1), 0, 4, 1, timeout=2))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["indexed", "streaming"])
+def test_a_server_gives_what_a_folder_gives(shards, serve, tmp_path, kind):
+    def read(place, workers):
+        reader = open_reader(
+            [place], OrderConfig(kind, block=1), 0, 4, StorageConfig(cache=tmp_path)
+        )
+        samples = StudyViews(reader, ViewConfig(size=16, shift=4), AugmentConfig(), 4, 0)
+        return list(load_parts(samples, Placement(4, 1), 0, 3, workers))
+
+    with serve(shards) as url:
+        remote = read(url, 1)
+    for a, b in zip(remote, read(shards, 0), strict=True):
+        assert a.boxes.keys == b.boxes.keys
+        assert torch.equal(a.boxes.codes, b.boxes.codes)
