@@ -19,11 +19,11 @@ from tqdm import tqdm
 
 from gliomoe.data_shards import parallel
 from gliomoe.data_shards.dataset import DATASET, read_dataset, seal
-from gliomoe.data_shards.errors import DataError, UsageError
+from gliomoe.data_shards.errors import DataError, UsageError, printable
 from gliomoe.data_shards.failures import Failure, read_failures, write_failures
 from gliomoe.data_shards.files import write_json
 from gliomoe.data_shards.index import scan_shard
-from gliomoe.data_shards.ingest import find_studies
+from gliomoe.data_shards.ingest import Survey, survey
 from gliomoe.data_shards.prepare import prepare
 from gliomoe.data_shards.preprocess import PreprocessConfig
 from gliomoe.data_shards.preprocess.pipeline import check_steps
@@ -44,12 +44,14 @@ class BuildConfig:
     """How a shard set is built."""
 
     layout: str = "auto"
-    """Layout of the sources: auto, bids, brats or case."""
+    """Layout of the sources: auto, bids, brats, case, csv or dicom."""
+    dicom_table: Path | None = None
+    """TOML file with rules that say which sequence a DICOM series is; they are asked first."""
     keep_ids: bool = False
     """Keep subject and session in the keys instead of a salted hash."""
     salt: str = "gliomoe"
     """Text that salts the hashed keys; with one of your own nobody else can recompute them."""
-    seg_labels: Literal["auto", "brats2021", "brats2023"] = "auto"
+    seg_labels: Literal["auto", "brats2021", "brats2023", "bratsped"] = "auto"
     """Convention of the labels in segmentations; auto goes by the spelling of the file names."""
     workers: int = 1
     """Processes that read and preprocess."""
@@ -137,7 +139,7 @@ def open_or_build(data: Path, cache: Path, config: BuildConfig) -> "ShardSet":
         read_dataset(data)  # raises: an unfinished set
     config = replace(config, keep_ids=True)
     studies = _find([data], config)
-    changed = [path.stat().st_mtime_ns for raw in studies.values() for path in _files(raw)]
+    changed = [path.stat().st_mtime_ns for raw in studies.values() for path in raw.files]
     text = json.dumps([_plan(studies, config), str(data.resolve()), changed]).encode()
     folder = cache / hashlib.blake2b(text, digest_size=8).hexdigest()
     report = build_shards([data], folder, config)
@@ -166,11 +168,33 @@ def _generators(sources: Sequence[Path]) -> list[str]:
 
 def _find(sources: Sequence[Path], config: BuildConfig) -> dict[str, RawStudy]:
     """Key → study, sorted by key."""
+    surveys = survey_sources(sources, config)
+    for source, one in zip(sources, surveys, strict=True):
+        if count := len(one.left_out) + sum(len(study.left_out) for study in one.studies):
+            _log.info("%s: %d files or series are not used; --dry-run lists them", source, count)
+    return by_key(surveys, config)
+
+
+def survey_sources(sources: Sequence[Path], config: BuildConfig) -> list[Survey]:
+    """What each source holds; nothing is read but names and headers.
+
+    Raises:
+        UsageError: If there is no source, or one holds no studies.
+    """
     if not sources:
         raise UsageError("no source given; name a data set, a case folder or a file")
+    return [survey(source, config.layout, config.dicom_table) for source in sources]
+
+
+def by_key(surveys: Sequence[Survey], config: BuildConfig) -> dict[str, RawStudy]:
+    """Key → study, sorted by key.
+
+    Raises:
+        UsageError: If two studies have one key.
+    """
     found: dict[str, RawStudy] = {}
-    for source in sources:
-        for raw in find_studies(source, config.layout):
+    for one in surveys:
+        for raw in one.studies:
             if config.seg_labels != "auto":
                 raw = replace(raw, seg_labels=config.seg_labels)
             key = study_key(raw.subject, raw.session, _salt(config))
@@ -188,15 +212,13 @@ def _salt(config: BuildConfig) -> str | None:
     return None if config.keep_ids else config.salt
 
 
-def _files(raw: RawStudy) -> list[Path]:
-    """All files of a study."""
-    return [*raw.series.values(), *([raw.seg] if raw.seg else [])]
-
-
 def _plan(studies: dict[str, RawStudy], config: BuildConfig) -> dict[str, Any]:
     """What tells this set from another: settings, and a hash of keys and files."""
     listed = [
-        [key, raw.layout, raw.seg_labels, *((p.name, p.stat().st_size) for p in _files(raw))]
+        [
+            *(key, raw.layout, raw.seg_labels, list(raw.series), dict(raw.labels)),
+            *((path.name, path.stat().st_size) for path in raw.files),
+        ]
         for key, raw in studies.items()
     ]
     return {
@@ -249,7 +271,7 @@ def _encoded(
         if isinstance(result, EncodedStudy):
             yield result
             continue
-        failed.append(Failure(key, str(raw.source), result))
+        failed.append(Failure(key, printable(str(raw.source)), result))
         # Before the shard that follows is whole, so that a continued build still knows.
         write_failures(out, failed)
         _log.warning("%s: left out: %s", key, result)

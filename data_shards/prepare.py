@@ -1,6 +1,6 @@
 """What a worker of a build does: the files of one study to the members of a shard."""
 
-from gliomoe.data_shards.errors import DataError, UsageError
+from gliomoe.data_shards.errors import DataError, UsageError, printable
 from gliomoe.data_shards.preprocess import PreprocessConfig, preprocess
 from gliomoe.data_shards.record import EncodedStudy, encode_study
 from gliomoe.data_shards.study import RawStudy
@@ -16,4 +16,4 @@ def prepare(job: tuple[RawStudy, PreprocessConfig, str | None]) -> EncodedStudy 
     try:
         return encode_study(preprocess(raw, config, salt), config.digest())
     except (DataError, UsageError, OSError) as error:
-        return " ".join(str(error).split())
+        return printable(" ".join(str(error).split()))

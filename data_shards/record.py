@@ -101,6 +101,8 @@ def encode_study(study: Study, settings: str = "") -> EncodedStudy:
         "settings": settings,
         "history": study.history,
     }
+    if study.labels:
+        record["labels"] = dict(sorted(study.labels.items()))
     text = json.dumps(record, allow_nan=False, separators=(",", ":")).encode()
     return EncodedStudy(study.key, ((f"{study.key}.json", text), *frames))
 

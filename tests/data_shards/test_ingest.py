@@ -23,6 +23,10 @@ def series(study):
     return {name: path.name for name, path in study.series.items()}
 
 
+def reasons(found):
+    return {Path(one.name).name: one.reason for one in found.left_out}
+
+
 @pytest.mark.parametrize(
     ("name", "sequence"),
     [
@@ -87,11 +91,14 @@ def test_brats_in_both_spellings(tmp_path):
     assert find_studies(tmp_path / "X_1")[0].series == old.series
 
 
-def test_case_of_plain_names_and_a_single_file(tmp_path, caplog):
+def test_case_of_plain_names_and_a_single_file(tmp_path):
     touch(tmp_path, *[f"case/{s}.nii.gz" for s in ("t1", "t1c", "fla", "brain_mask", "b_t1")])
     (case,) = find_studies(tmp_path / "case")
-    assert series(case) == {"t1": "b_t1.nii.gz", "t1ce": "t1c.nii.gz", "flair": "fla.nii.gz"}
-    assert "a second t1 beside b_t1.nii.gz" in caplog.text
+    assert series(case) == {"t1": "t1.nii.gz", "t1ce": "t1c.nii.gz", "flair": "fla.nii.gz"}
+    assert reasons(case) == {
+        "b_t1.nii.gz": "a second t1 beside t1.nii.gz",
+        "brain_mask.nii.gz": "a mask",
+    }
     (one,) = find_studies(tmp_path / "case" / "fla.nii.gz")
     assert series(one) == {"flair": "fla.nii.gz"} and one.subject == "fla"
 
