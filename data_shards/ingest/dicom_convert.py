@@ -12,8 +12,9 @@ from gliomoe.data_shards.errors import DataError
 from gliomoe.data_shards.nifti import Volume, read_nifti
 from gliomoe.data_shards.study import DicomSeries, source_name
 
-_OPTIONS = ("-g", "i", "-b", "n", "-c", "", "-z", "n", "-d", "0", "-f", "volume")
-"""No defaults of the user's, no sidecar, no comment, not compressed, no folders below."""
+_OPTIONS = ("-g", "i", "-b", "n", "-c", "", "-z", "n", "-d", "0", "-m", "y", "-f", "volume")
+"""No defaults of the user's, no sidecar, no comment, not compressed, no folders below; slices that
+differ in anything but their geometry belong together, for the files were chosen so."""
 
 _TIMEOUT = 900.0
 """Seconds after which a conversion has hung; the largest series take some ten."""
@@ -21,6 +22,7 @@ _TIMEOUT = 900.0
 _REASONS = {
     "not large enough": "a file is truncated; copy the series again",
     "Compressed image": "its compression is not supported; decompress the series first",
+    "Interslice distance varies": "slices are not evenly spaced, as when one is missing",
     "Unsupported transfer syntax": "its compression is not supported; decompress the series first",
 }
 """What the converter says → what is wrong. Its own words may hold those of a header."""
@@ -41,9 +43,7 @@ def convert(series: DicomSeries) -> Volume:
         for number, path in enumerate(series.files):
             (files / f"{number:06d}.dcm").symlink_to(path.resolve())
         said = _run(files, out, name)
-        found = sorted(out.glob("*.nii"))
-        if any("_Eq" in path.name for path in found):
-            raise DataError(f"{name}: slices are not evenly spaced, as when one is missing")
+        found = list(out.glob("*.nii"))
         if len(found) != 1:
             raise DataError(f"{name}: {_reason(said) or f'gives {len(found)} volumes, not one'}")
         try:

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -65,6 +65,8 @@ _BROKEN = (
 )
 """What a damaged header makes of its reader."""
 
+_DAMAGED = "a damaged or truncated DICOM header; copy the file again"
+
 
 @dataclass(frozen=True)
 class Image:
@@ -99,28 +101,39 @@ def read_image(path: Path, wanted: Sequence[str]) -> Image | str:
         wanted: Further DICOM keywords to read.
     """
     from pydicom import dcmread
+    from pydicom.config import disable_value_validation
     from pydicom.errors import InvalidDicomError
 
     tags: list[Any] = [*_NEEDED, *wanted, *_GROUPS, *_SPELT.values()]
     tags += [tag for owner, _, tag in _PRIVATE_B_VALUES for tag in (owner, tag)]
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), disable_value_validation(), path.open("rb") as file:
             warnings.simplefilter("ignore")  # they quote what the header says
-            dataset = dcmread(path, stop_before_pixels=True, specific_tags=tags)
-            if reason := _no_image(dataset):
-                return reason
-            return _image(path, dataset, wanted)
+            dataset = dcmread(file, stop_before_pixels=True, specific_tags=tags)
+            if _is_cut(dataset, file):
+                return _DAMAGED
+            return _no_image(dataset) or _image(path, dataset, wanted)
     except InvalidDicomError:
         return "not a DICOM file"
     except PermissionError as error:
         return f"cannot be read ({error.strerror})"
     except _BROKEN:
-        return "a damaged or truncated DICOM header; copy the file again"
+        return _DAMAGED
 
 
 def digest(uid: str) -> str:
     """Eight hexadecimal digits for a UID, which tell studies apart and give nothing away."""
     return hashlib.blake2b(uid.encode(), digest_size=4).hexdigest()
+
+
+def _is_cut(dataset: "Dataset", file: IO[bytes]) -> bool:
+    """Whether a file that promises an MR image ends before its pixels; it stands before them."""
+    from pydicom.uid import DeflatedExplicitVRLittleEndian
+
+    meta = getattr(dataset, "file_meta", {})
+    promised = meta.get("MediaStorageSOPClassUID") in _MR_IMAGES
+    deflated = meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian
+    return promised and not deflated and not file.read(1)
 
 
 def _no_image(dataset: "Dataset") -> str | None:
