@@ -6,8 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from gliomoe.data_shards.build import BUILD
+from gliomoe.data_shards.dataset import DATASET
 from gliomoe.data_shards.errors import UsageError
 from gliomoe.data_shards.indexed import ShardSet
+from gliomoe.data_shards.ingest import find_studies
 from gliomoe.finetune.label_table import (
     known_counts,
     match_cases,
@@ -68,6 +71,22 @@ def labelled_cases(
     if len(cases) < len(entries):
         log.info("%d of %d studies carry labels", len(cases), len(entries))
     return cases
+
+
+def require_labels(data: Path, tasks: Sequence[str]) -> None:
+    """Refuse a raw folder that carries no label of marker tasks, before it is preprocessed.
+
+    Raises:
+        UsageError: With the tasks that lack one.
+    """
+    if not tasks or any((data / name).is_file() for name in (DATASET, BUILD)):
+        return  # a shard set tells by itself, and at once
+    carried = {marker for study in find_studies(data) for marker in study.labels}
+    if missing := [task for task in tasks if task not in carried]:
+        raise UsageError(
+            f"{data}: carries no labels for {', '.join(missing)}; give a table with --labels, "
+            "or choose tasks seg"
+        )
 
 
 def carried_tasks(shards: ShardSet) -> set[str]:
