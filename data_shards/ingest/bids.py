@@ -82,6 +82,13 @@ def find_bids(source: Path) -> list[RawStudy]:
     return studies
 
 
+def is_data_set(folder: Path) -> bool:
+    """Whether a folder is a BIDS data set: it says so, or has subjects with images."""
+    patterns = [f"sub-*/{session}{kind}/*.nii*" for session in ("", "ses-*/") for kind in FOLDERS]
+    described = (folder / "dataset_description.json").is_file()
+    return described or any(any(folder.glob(pattern)) for pattern in patterns)
+
+
 def is_subject(folder: Path) -> bool:
     """Whether a folder is that of one subject."""
     return folder.resolve().name.startswith("sub-")

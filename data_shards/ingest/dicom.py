@@ -97,9 +97,20 @@ def _files(source: Path) -> Iterator[Path]:
     if source.is_file():
         yield source
         return
-    for folder, folders, files in os.walk(source):
+    seen = set()  # links may lead round in a circle
+    for folder, folders, files in os.walk(source, onerror=_refuse, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         yield from (Path(folder, name) for name in sorted(files) if not name.startswith("."))
+
+
+def _refuse(error: OSError) -> None:
+    """Stop at a folder that cannot be listed."""
+    raise error
 
 
 def _scan(source: Path, rules: Sequence[Rule]) -> tuple[list[_Stack], list[LeftOut]]:

@@ -38,6 +38,7 @@ _NEEDED = (
     *("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "SeriesNumber"),
     *("PatientID", "ImageType", "Rows", "Columns", "PixelSpacing", "ImageOrientationPatient"),
     *("ImagePositionPatient", "EchoTime", "SliceThickness", "DiffusionBValue"),
+    "SamplesPerPixel",
 )
 
 _SPELT = {"EchoTime": "EffectiveEchoTime", "InversionTime": "InversionTimes"}
@@ -159,6 +160,8 @@ def _image(path: Path, dataset: "Dataset", wanted: Sequence[str]) -> Image | str
     headers["DiffusionBValue"] = headers["DiffusionBValue"] or _private_b_value(dataset)
     frames = list(_frames(dataset))
     planes = [_plane(frame, dataset) for frame in frames]
+    if headers["SamplesPerPixel"] not in ((), (1,)):
+        return "a colour image"
     if any(plane is None for plane in planes):
         return "an image without position in space"
     known = [plane for plane in planes if plane is not None]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from gliomoe.data_shards.errors import UsageError
 from gliomoe.data_shards.ingest import manifest
-from gliomoe.data_shards.ingest.bids import find_bids, is_subject
+from gliomoe.data_shards.ingest.bids import find_bids, is_data_set, is_subject
 from gliomoe.data_shards.ingest.brats import find_brats, sub_folders
 from gliomoe.data_shards.ingest.case import find_case
 from gliomoe.data_shards.ingest.dicom import find_dicom, holds_dicom, is_dicom
@@ -54,6 +54,8 @@ def survey(source: Path, layout: str = "auto", dicom_table: Path | None = None) 
         layout = _recognise(source)
     elif layout not in _NAMES:
         raise UsageError(f"unknown layout {layout!r}; known: auto, {', '.join(_NAMES)}")
+    if source.is_file() and layout == "case" and not is_nifti(source):
+        raise UsageError(f"{source}: no .nii or .nii.gz file")
     if source.is_file() and layout in ("bids", "brats"):
         raise UsageError(f"{source}: a file, but the layout {layout} is a folder")
     if source.is_dir() and layout == "csv":
@@ -77,10 +79,7 @@ def _recognise(source: Path) -> str:
     """The layout of a source, by what it holds."""
     if source.is_file():
         return _recognise_file(source)
-    described = (source / "dataset_description.json").is_file()
-    if described or is_subject(source) or any(source.glob("sub-*/*/*.nii*")):
-        return "bids"
-    if any(source.glob("sub-*/ses-*/*/*.nii*")):
+    if is_data_set(source) or (is_subject(source) and not nifti_files(source)):
         return "bids"
     if nifti_files(source):
         return "case"
@@ -89,7 +88,8 @@ def _recognise(source: Path) -> str:
     if len(kinds) > 1:
         named = ", ".join(f"{folder.name} ({kind})" for folder, kind in children.items() if kind)
         raise UsageError(
-            f"{source}: holds sources of different layouts: {named}; name them one by one"
+            f"{source}: holds sources of different layouts: {named}; name them one by one, or "
+            "say --layout if it is one after all"
         )
     if kinds == {"bids"}:
         named = " ".join(str(folder) for folder, kind in children.items() if kind)
@@ -114,7 +114,7 @@ def _recognise_file(source: Path) -> str:
 
 def _kind(folder: Path) -> str | None:
     """What a folder in a folder is, None if it holds nothing that is known."""
-    if (folder / "dataset_description.json").is_file() or any(folder.glob("sub-*/*/*.nii*")):
+    if is_data_set(folder):
         return "bids"
     if nifti_files(folder):
         return "case"

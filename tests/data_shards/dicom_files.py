@@ -1,7 +1,7 @@
 """DICOM series as scanners write them, of random voxels."""
 
 import hashlib
-from pathlib import Path
+import struct
 
 import numpy as np
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
@@ -166,4 +166,42 @@ def expected(array, volume, spacing=(1.5, 2.0, 3.0)):
 
 def copy_to(path, folder):
     """The same file once more."""
-    (Path(folder) / "again").write_bytes(path.read_bytes())
+    (folder / "again").write_bytes(path.read_bytes())
+
+
+def write_mosaic(folder, series="ep2d_diff_TRACEW", array=None, spacing=(1.5, 2.0, 3.0)):
+    """Write nine slices side by side in one frame, as Siemens scanners do."""
+    array = voxels((20, 24, 9)) if array is None else array
+    rows, columns, slices = array.shape
+    side, unit = 3, directions()
+    frame = np.zeros((side * rows, side * columns), np.uint16)
+    for k in range(slices):
+        y, x = k // side * rows, k % side * columns
+        frame[y : y + rows, x : x + columns] = array[:, :, k]
+    image = _blank(MR, "study", series, 0)
+    image.Manufacturer, image.ImageType = "SIEMENS", ["ORIGINAL", "PRIMARY", "M", "ND", "MOSAIC"]
+    # Given is where the corner of the frame would lie if it were one large slice.
+    outward = (side - 1) / 2 * (columns * spacing[0] * unit[:, 0] + rows * spacing[1] * unit[:, 1])
+    image.ImagePositionPatient = list(lps_affine(spacing)[:3, 3] - outward)
+    image.ImageOrientationPatient = [*unit[:, 0], *unit[:, 1]]
+    image.PixelSpacing, image.SliceThickness = [spacing[1], spacing[0]], spacing[2]
+    image.SpacingBetweenSlices, image.RepetitionTime, image.EchoTime = spacing[2], 3000, 90
+    tags = [
+        _csa_tag("NumberOfImagesInMosaic", "US", [str(slices)]),
+        _csa_tag("SliceNormalVector", "FD", [f"{number:.8f}" for number in unit[:, 2]]),
+    ]
+    header = b"SV10\x04\x03\x02\x01" + struct.pack("<II", len(tags), 77) + b"".join(tags)
+    image.private_block(0x0029, "SIEMENS CSA HEADER", create=True).add_new(0x10, "OB", header)
+    _pixels(image, frame)
+    return _save(image, folder, series)
+
+
+def _csa_tag(name, kind, values):
+    """An element of Siemens' own header."""
+    content = name.encode().ljust(64, b"\0") + struct.pack("<i4s", len(values), kind.encode())
+    content += struct.pack("<iii", 0, 6, 77)
+    for value in [*values, *[""] * (6 - len(values))]:
+        text = value.encode() + b"\0"
+        content += struct.pack("<4i", *(len(text), len(text), 77, len(text)))
+        content += text + b"\0" * (-len(text) % 4)
+    return content

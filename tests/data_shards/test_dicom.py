@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pydicom import dcmread
 
 from gliomoe.data_shards.build import BuildConfig, build_shards
 from gliomoe.data_shards.errors import DataError, UsageError
@@ -15,7 +16,7 @@ from gliomoe.data_shards.ingest import find_studies, survey
 from gliomoe.data_shards.ingest.dicom_table import first_fit, read_rules
 from gliomoe.data_shards.ingest.source import read_source
 from gliomoe.data_shards.preprocess import PreprocessConfig
-from gliomoe.data_shards.study import DicomSeries
+from gliomoe.data_shards.study import DicomSeries, to_paths, to_source
 from gliomoe.launch.cli import main
 
 _spec = importlib.util.spec_from_file_location(
@@ -246,6 +247,65 @@ def test_files_that_are_no_volume_together(tmp_path):
         read_source(DicomSeries((*one, *other)))
 
 
+@pytest.mark.parametrize(
+    ("owner", "group", "element", "kind", "value", "sequences"),
+    [
+        ("SIEMENS MR HEADER", 0x0019, 0x0C, "IS", 1000, ["t1", "dwi"]),
+        ("GEMS_PARM_01", 0x0043, 0x39, "IS", [1_000_000_800, 8, 0, 0], ["t1", "dwi"]),
+        ("Philips Imaging DD 001", 0x2001, 0x03, "FL", 0.0, ["t1"]),
+        ("SOMEBODY ELSE", 0x0019, 0x0C, "IS", 1000, ["t1", "other"]),
+    ],
+)
+def test_b_values_of_the_makers(tmp_path, owner, group, element, kind, value, sequences):
+    files.write_series(tmp_path / "t1", "T1")
+    for path in files.write_series(tmp_path / "x", "ep2d", EchoTime=45):
+        image = dcmread(path)
+        image.private_block(group, owner, create=True).add_new(element, kind, value)
+        image.save_as(path)
+    (study,) = find_studies(tmp_path)
+    assert list(study.series) == sequences
+
+
+def test_colour_images_and_links_in_a_circle(tmp_path):
+    paths = files.write_series(tmp_path / "a", "T1")
+    image = dcmread(paths[0])
+    image.SOPInstanceUID, image.SeriesInstanceUID, image.SamplesPerPixel = "1.2.5", "1.2.6", 3
+    image.save_as(tmp_path / "a" / "colour")
+    (tmp_path / "a" / "loop").symlink_to(tmp_path)
+    (tmp_path / "linked").symlink_to(tmp_path / "a")
+    found = survey(tmp_path / "linked")
+    assert [one.reason for one in found.left_out] == ["a colour image"]
+    assert [len(source.files) for source in found.studies[0].series.values()] == [8]
+
+
+def test_mosaic(tmp_path):
+    array = files.voxels((20, 24, 9), seed=5)
+    files.write_mosaic(tmp_path, array=array)
+    (study,) = find_studies(tmp_path)
+    assert list(study.series) == ["dwi"]
+    volume = read_source(study.series["dwi"])
+    assert volume.data.shape == (24, 20, 9)
+    assert (volume.data == files.expected(array, volume)).all()
+
+
+def test_mosaics_of_one_series_are_a_4d_acquisition(tmp_path):
+    files.write_series(tmp_path / "in", "T1")
+    for seed in range(2):
+        path = files.write_mosaic(tmp_path / "in", "ep2d", files.voxels((20, 24, 9), seed))
+        image = dcmread(path)
+        image.SOPInstanceUID = files.uid(f"mosaic {seed}")
+        image.save_as(tmp_path / "in" / f"mosaic {seed}")
+        path.unlink()
+    (study,) = find_studies(tmp_path / "in")
+    assert [one.reason for one in study.left_out] == ["a 4-D acquisition (2 volumes)"]
+
+
+def test_source_of_a_prediction_is_found_again(tmp_path):
+    series = DicomSeries((tmp_path / "b", tmp_path / "a"))
+    assert to_source(json.loads(json.dumps(to_paths(series)))) == series
+    assert to_source(to_paths(tmp_path / "a.nii")) == tmp_path / "a.nii"
+
+
 def test_single_multi_frame_file(tmp_path):
     path = files.write_enhanced(tmp_path, "T2")
     (study,) = find_studies(path)
@@ -267,8 +327,6 @@ def test_dry_run_shows_everything_and_writes_nothing(clinical, tmp_path, capsys)
 
 @pytest.mark.real
 def test_real_series(real_data):
-    from pydicom import dcmread
-
     (study,) = find_studies(real_data / "dicom" / "gbm_study3")
     folders = {name: source.files[0].parent.name for name, source in study.series.items()}
     assert folders == {

@@ -282,6 +282,19 @@ def test_what_only_looks_like_a_file_is_listed(tmp_path):
         find_studies(tmp_path / "case" / "t2.nii.gz")
 
 
+def test_names_of_bids_without_its_folders(tmp_path):
+    touch(tmp_path / "one", "sub-A/ses-1/sub-A_ses-1_adc.nii.gz", "sub-B/sub-B_adc.nii.gz")
+    with pytest.raises(UsageError, match=r"different layouts: sub-A \(brats\), sub-B \(case\)"):
+        find_studies(tmp_path / "one")
+    found = find_studies(tmp_path / "one", "brats")
+    assert [(study.subject, study.session) for study in found] == [
+        ("sub-A", "ses-1"),
+        ("sub-B", None),
+    ]
+    (b,) = find_studies(tmp_path / "one" / "sub-B")
+    assert (b.subject, list(b.series), b.layout) == ("sub-B", ["adc"], "case")
+
+
 def test_sources_of_different_layouts_are_named(tmp_path):
     touch(tmp_path, "one/sub-A/anat/sub-A_T1w.nii", "two/t1.nii", "three/P/t1.nii", "notes/x.txt")
     with pytest.raises(UsageError, match=r"one \(bids\), three \(brats\), two \(case\); name them"):
