@@ -216,7 +216,7 @@ def _plan(studies: dict[str, RawStudy], config: BuildConfig) -> dict[str, Any]:
     """What tells this set from another: settings, and a hash of keys and files."""
     listed = [
         [
-            *(key, raw.layout, raw.seg_labels, list(raw.series), dict(raw.labels)),
+            *(key, raw.layout, raw.seg_labels, *_said(raw)),
             *((path.name, path.stat().st_size) for path in raw.files),
         ]
         for key, raw in studies.items()
@@ -227,6 +227,12 @@ def _plan(studies: dict[str, RawStudy], config: BuildConfig) -> dict[str, Any]:
         "shard_mb": config.shard_mb,
         "inputs": hashlib.blake2b(json.dumps(listed).encode(), digest_size=16).hexdigest(),
     }
+
+
+def _said(raw: RawStudy) -> list[Any]:
+    """What of a study its files' names do not tell: sequences that others name, and labels."""
+    sequences = [list(raw.series)] if raw.layout in ("csv", "dicom") else []
+    return [*sequences, *([dict(raw.labels)] if raw.labels else [])]
 
 
 def _claim(out: Path, plan: dict[str, Any]) -> bool:
