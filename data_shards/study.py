@@ -134,8 +134,7 @@ def study_key(subject: str, session: str | None = None, salt: str | None = None)
     """
     name = subject if session is None else f"{subject}_{session}"
     if salt is not None:
-        content = name.encode(errors="surrogateescape")  # a file's name need not be text
-        return hashlib.blake2b(content, key=_secret(salt), digest_size=16).hexdigest()
+        return keyed_hash(name, salt, 16)
     key = re.sub(r"[^a-z0-9_-]+", "-", name.lower()).strip("-")
     if not 0 < len(key) <= KEY_LENGTH:
         raise DataError(
@@ -145,6 +144,14 @@ def study_key(subject: str, session: str | None = None, salt: str | None = None)
     return key
 
 
-def _secret(salt: str) -> bytes:
-    """A salt of any length as a hash key."""
-    return hashlib.blake2b(salt.encode(), digest_size=32).digest()
+def keyed_hash(text: str, salt: str, size: int) -> str:
+    """Hash of a text that only who knows the salt can recompute, in hexadecimal.
+
+    Args:
+        text: What to hash.
+        salt: Of any length.
+        size: Bytes of the hash.
+    """
+    secret = hashlib.blake2b(salt.encode(), digest_size=32).digest()
+    content = text.encode(errors="surrogateescape")  # a file's name need not be text
+    return hashlib.blake2b(content, key=secret, digest_size=size).hexdigest()

@@ -7,8 +7,9 @@ from typing import Annotated
 
 import tyro
 
-from gliomoe.data_shards.build import BuildConfig, build_shards, by_key, survey_sources
+from gliomoe.data_shards.build import build_shards
 from gliomoe.data_shards.ingest import listing
+from gliomoe.data_shards.plan import BuildConfig, by_key, survey_sources
 
 EXAMPLE = "gliomoe shards build data/bids data/brats --out shards --workers 4"
 
@@ -53,6 +54,8 @@ def run(options: Options) -> int:
         )
         if report.failed:
             print(f"{len(report.failed)} studies left out, see {report.out / 'failed.csv'}")
+        if twice := info["duplicates"]:
+            print(f"{twice} pairs show the same scan, see {report.out / 'duplicates.csv'}")
     return 1 if report.failed else 0
 
 
