@@ -2,70 +2,42 @@
 
 Notable: studies are prepared by worker processes but written by one, in the order of their keys;
 `build.json` tells which studies and settings a folder is for, whole shards tell what is done, and
-`dataset.json` appears last.
+`dataset.json` appears last. Studies that failed are tried again by the same command.
 """
 
-import hashlib
-import json
 import logging
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-import tyro
 from tqdm import tqdm
 
-from gliomoe.data_shards import parallel
 from gliomoe.data_shards.dataset import DATASET, read_dataset, seal
-from gliomoe.data_shards.errors import DataError, UsageError
+from gliomoe.data_shards.errors import DataError, printable
 from gliomoe.data_shards.failures import Failure, read_failures, write_failures
-from gliomoe.data_shards.files import write_json
-from gliomoe.data_shards.index import scan_shard
-from gliomoe.data_shards.ingest import find_studies
-from gliomoe.data_shards.prepare import prepare
-from gliomoe.data_shards.preprocess import PreprocessConfig
+from gliomoe.data_shards.parallel import ordered_map
+from gliomoe.data_shards.plan import BUILD, BuildConfig, Plan, claim, digest, make_plan
+from gliomoe.data_shards.prepare import Job, prepare, worker_died
 from gliomoe.data_shards.preprocess.pipeline import check_steps
-from gliomoe.data_shards.record import FORMAT, EncodedStudy
-from gliomoe.data_shards.study import RawStudy, study_key
-from gliomoe.data_shards.writer import ShardInfo, hash_file, shard_name, write_shards
+from gliomoe.data_shards.record import EncodedStudy
+from gliomoe.data_shards.resume import (
+    Replaced,
+    WholeShard,
+    check_origins,
+    make_room,
+    remove_replaced,
+    whole_shards,
+)
+from gliomoe.data_shards.writer import write_shards
 
 if TYPE_CHECKING:
     from gliomoe.data_shards.indexed import ShardSet
 
-BUILD = "build.json"
+__all__ = ["BuildConfig", "BuildReport", "build_shards", "open_or_build"]
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class BuildConfig:
-    """How a shard set is built."""
-
-    layout: str = "auto"
-    """Layout of the sources: auto, bids, brats or case."""
-    keep_ids: bool = False
-    """Keep subject and session in the keys instead of a salted hash."""
-    salt: str = "gliomoe"
-    """Text that salts the hashed keys; with one of your own nobody else can recompute them."""
-    seg_labels: Literal["auto", "brats2021", "brats2023"] = "auto"
-    """Convention of the labels in segmentations; auto goes by the spelling of the file names."""
-    workers: int = 1
-    """Processes that read and preprocess."""
-    shard_mb: float = 512.0
-    """Megabytes after which a shard is closed."""
-    preprocess: Annotated[PreprocessConfig, tyro.conf.arg(name="")] = field(
-        default_factory=PreprocessConfig
-    )
-    """Preprocessing."""
-
-    def __post_init__(self) -> None:
-        """Refuse impossible settings."""
-        if self.workers < 1:
-            raise ValueError("workers must be at least 1")
-        if not self.shard_mb > 0:
-            raise ValueError("shard_mb must be positive")
 
 
 @dataclass(frozen=True)
@@ -93,28 +65,30 @@ def build_shards(sources: Sequence[Path], out: Path, config: BuildConfig) -> Bui
     Raises:
         UsageError: If a source has no studies, two studies have one key, or `out` holds another
             set or other files.
-        DataError: If no study could be used.
+        DataError: If no study could be used, unless this is one of several parts.
     """
     begun = time.monotonic()
     check_steps(config.preprocess)
-    studies = _find(sources, config)
-    plan = _plan(studies, config)
-    if _claim(out, plan):
-        return BuildReport(out, read_dataset(out), tuple(read_failures(out)), 0, 0.0)
-    shards, done = _whole_shards(out)
-    last = max(done, default="")
-    failed = [failure for failure in read_failures(out) if failure.key <= last]
-    known = done | {failure.key for failure in failed}
-    todo = {key: raw for key, raw in studies.items() if key not in known}
-    encoded = _encoded(todo, config, failed, out)
-    for shard in write_shards(out, encoded, round(config.shard_mb * 1e6), len(shards)):
-        shards.append(shard)
+    plan = make_plan(sources, config)
+    claim(out, plan.identity)
+    failed = read_failures(out)
+    info = read_dataset(out) if (out / DATASET).is_file() else None
+    if info is not None and info["inputs"] == plan.inputs and not failed:
+        remove_replaced(out)
+        return BuildReport(out, info, (), 0, time.monotonic() - begun)
+    shards = whole_shards(out)
+    check_origins(out, shards, plan)
+    before = sum(shard.info.studies for shard in shards)
+    if info is None:  # the others are tried again when their turn comes
+        failed = [one for one in failed if shards and one.key < shards[-1].last]
+    failed, repaired = _retry(failed, plan, config)
+    if repaired is not None:
+        shards, info = list(make_room(out, shards, repaired, config.limit)), None
+    if info is None or info["inputs"] != plan.inputs:
+        info = _complete(plan, config, shards, failed, out)
     write_failures(out, failed)
-    if not shards:
-        raise DataError(f"{out}: none of {len(studies)} studies could be used; see failed.csv")
-    info = seal(out, shards, **plan, failed=len(failed), generated_by=_generators(sources))
-    seconds = time.monotonic() - begun
-    return BuildReport(out, info, tuple(failed), info["studies"] - len(done), seconds)
+    built = info["studies"] - before
+    return BuildReport(out, info, tuple(failed), built, time.monotonic() - begun)
 
 
 def open_or_build(data: Path, cache: Path, config: BuildConfig) -> "ShardSet":
@@ -136,10 +110,10 @@ def open_or_build(data: Path, cache: Path, config: BuildConfig) -> "ShardSet":
     if (data / BUILD).is_file():
         read_dataset(data)  # raises: an unfinished set
     config = replace(config, keep_ids=True)
-    studies = _find([data], config)
-    changed = [path.stat().st_mtime_ns for raw in studies.values() for path in _files(raw)]
-    text = json.dumps([_plan(studies, config), str(data.resolve()), changed]).encode()
-    folder = cache / hashlib.blake2b(text, digest_size=8).hexdigest()
+    plan = make_plan([data], config)
+    changed = [p.stat().st_mtime_ns for raw in plan.studies.values() for p in raw.files]
+    name = digest([plan.identity, plan.inputs, str(data.resolve()), changed])
+    folder = cache / name[:16]
     report = build_shards([data], folder, config)
     if report.failed:
         first = report.failed[0]
@@ -150,106 +124,76 @@ def open_or_build(data: Path, cache: Path, config: BuildConfig) -> "ShardSet":
     return ShardSet.open(folder)
 
 
-def _generators(sources: Sequence[Path]) -> list[str]:
-    """Programs that made the sources, as BIDS data sets name them; phantoms are known by it."""
-    names = set()
-    for path in (source / "dataset_description.json" for source in sources):
-        if not path.is_file():
-            continue
-        try:
-            described = json.loads(path.read_text("utf-8"))
-            names |= {program["Name"] for program in described.get("GeneratedBy", [])}
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            _log.warning("%s: not a valid BIDS description (%s)", path, error)
-    return sorted(names)
-
-
-def _find(sources: Sequence[Path], config: BuildConfig) -> dict[str, RawStudy]:
-    """Key → study, sorted by key."""
-    if not sources:
-        raise UsageError("no source given; name a data set, a case folder or a file")
-    found: dict[str, RawStudy] = {}
-    for source in sources:
-        for raw in find_studies(source, config.layout):
-            if config.seg_labels != "auto":
-                raw = replace(raw, seg_labels=config.seg_labels)
-            key = study_key(raw.subject, raw.session, _salt(config))
-            if key in found:
-                raise UsageError(
-                    f"{raw.source} and {found[key].source} are both study {key}; "
-                    "build them as two sets, which every command reads together"
-                )
-            found[key] = raw
-    return dict(sorted(found.items()))
-
-
-def _salt(config: BuildConfig) -> str | None:
-    """The salt of the keys, None to keep ids."""
-    return None if config.keep_ids else config.salt
-
-
-def _files(raw: RawStudy) -> list[Path]:
-    """All files of a study."""
-    return [*raw.series.values(), *([raw.seg] if raw.seg else [])]
-
-
-def _plan(studies: dict[str, RawStudy], config: BuildConfig) -> dict[str, Any]:
-    """What tells this set from another: settings, and a hash of keys and files."""
-    listed = [
-        [key, raw.layout, raw.seg_labels, *((p.name, p.stat().st_size) for p in _files(raw))]
-        for key, raw in studies.items()
-    ]
-    return {
-        "preprocess": config.preprocess.to_json(),
-        "keep_ids": config.keep_ids,
-        "shard_mb": config.shard_mb,
-        "inputs": hashlib.blake2b(json.dumps(listed).encode(), digest_size=16).hexdigest(),
+def _complete(
+    plan: Plan,
+    config: BuildConfig,
+    shards: Sequence[WholeShard],
+    failed: list[Failure],
+    out: Path,
+) -> dict[str, Any]:
+    """Write what is missing; `dataset.json`."""
+    known = {key for shard in shards for key in shard.origins} | {one.key for one in failed}
+    infos = [shard.info for shard in shards]
+    studies = _studies(plan, config, known, failed, out)
+    for written in write_shards(out, studies, config.limit, len(infos)):
+        infos.append(written)
+    write_failures(out, failed)
+    if not infos and "part" not in plan.identity:
+        raise DataError(f"{out}: none of {len(plan.studies)} studies could be used; see failed.csv")
+    more: dict[str, Any] = {
+        "inputs": plan.inputs,
+        "failed": len(failed),
+        "generated_by": plan.generated_by,
     }
+    info = seal(out, infos, **plan.identity, **more)
+    remove_replaced(out)
+    return info
 
 
-def _claim(out: Path, plan: dict[str, Any]) -> bool:
-    """Take a folder for a set; True if this very set is finished in it."""
-    path = out / BUILD
-    wanted = {"format": FORMAT, **plan}
-    if not path.is_file():
-        if out.is_dir() and any(out.iterdir()):
-            raise UsageError(f"{out}: not empty and not a shard set; choose another folder")
-        write_json(path, wanted)
-        return False
-    found = json.loads(path.read_text("utf-8"))
-    if changed := [name for name in wanted if found.get(name) != wanted[name]]:
-        raise UsageError(
-            f"{out}: holds another shard set, which differs in {', '.join(changed)}; "
-            "choose another folder or repeat its sources and options"
-        )
-    for left in out.glob(".*.tmp"):  # of a build that was killed
-        left.unlink()
-    return (out / DATASET).is_file()
+def _retry(
+    failed: Sequence[Failure], plan: Plan, config: BuildConfig
+) -> tuple[list[Failure], str | None]:
+    """Try studies again that failed; those before the first that can be used now, and its key."""
+    still: list[Failure] = []
+    keys = [one.key for one in failed]
+    for key, result in zip(keys, _prepared(keys, plan, config), strict=True):
+        if isinstance(result, EncodedStudy):
+            return still, key
+        still.append(Failure(key, printable(str(plan.studies[key].source)), result))
+    return still, None
 
 
-def _whole_shards(out: Path) -> tuple[list[ShardInfo], set[str]]:
-    """The shards that an interrupted build finished, and the keys of their studies."""
-    shards: list[ShardInfo] = []
-    keys: set[str] = set()
-    while (path := out / shard_name(len(shards))).is_file():
-        rows = scan_shard(path, len(shards))
-        shards.append(ShardInfo(path.name, path.stat().st_size, hash_file(path), len(rows)))
-        keys |= {row[0].decode() for row in rows}
-    return shards, keys
-
-
-def _encoded(
-    todo: dict[str, RawStudy], config: BuildConfig, failed: list[Failure], out: Path
+def _studies(
+    plan: Plan,
+    config: BuildConfig,
+    known: set[str],
+    failed: list[Failure],
+    out: Path,
 ) -> Iterator[EncodedStudy]:
     """The studies that can be used, in order; the others go to `failed` and into its file."""
-    jobs = [(raw, config.preprocess, _salt(config)) for raw in todo.values()]
-    results = parallel.ordered_map(prepare, jobs, config.workers)
-    bar = tqdm(zip(todo.items(), results, strict=True), "shards", len(jobs), disable=None)
-    for (key, raw), result in bar:
-        if isinstance(result, EncodedStudy):
-            yield result
-            continue
-        failed.append(Failure(key, str(raw.source), result))
-        # Before the shard that follows is whole, so that a continued build still knows.
-        write_failures(out, failed)
-        _log.warning("%s: left out: %s", key, result)
+    old = Replaced(out)
+    todo = {key: old.find(key, plan.origins[key]) for key in plan.studies if key not in known}
+    results = _prepared([key for key, copy in todo.items() if copy is None], plan, config)
+    total = len(plan.studies)
+    with tqdm(desc="shards", total=total, initial=len(known), unit="study", disable=None) as bar:
+        for number, (key, copy) in enumerate(todo.items(), len(known) + 1):
+            result = next(results) if copy is None else copy
+            if isinstance(result, EncodedStudy):
+                yield result
+            else:
+                failed.append(Failure(key, printable(str(plan.studies[key].source)), result))
+                # Before the shard that follows is whole, so that a continued build still knows.
+                write_failures(out, failed)
+                _log.warning("%s: left out: %s", key, result)
+            bar.update()
+            bar.set_postfix_str(f"{len(failed)} failed" if failed else "", refresh=False)
+            if bar.disable and number % max(1, total // 100) == 0:  # a log file, not a terminal
+                _log.info("%d of %d studies, %d failed", number, total, len(failed))
+
+
+def _prepared(keys: Iterable[str], plan: Plan, config: BuildConfig) -> Iterator[EncodedStudy | str]:
+    """Studies ready to be written, or why they cannot be used, in the order of the keys."""
+    jobs = (
+        Job(plan.studies[key], plan.origins[key], config.preprocess, config.secret) for key in keys
+    )
+    return ordered_map(prepare, jobs, config.workers, died=worker_died)

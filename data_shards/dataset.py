@@ -7,9 +7,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from gliomoe.data_shards.errors import DataError, UsageError
 from gliomoe.data_shards.files import write_json
-from gliomoe.data_shards.index import INDEX, Index, Row, scan_shard, write_index
+from gliomoe.data_shards.fingerprints import (
+    FINGERPRINTS,
+    ROW,
+    Fingerprints,
+    fingerprint_rows,
+    write_fingerprints,
+)
+from gliomoe.data_shards.index import INDEX, Index, pack, scan_shard, write_index
+from gliomoe.data_shards.overlap import find_matches, write_duplicates
 from gliomoe.data_shards.record import FORMAT
 from gliomoe.data_shards.storage.store import FileInfo, LocalStore, Source
 from gliomoe.data_shards.writer import ShardInfo, hash_file
@@ -18,12 +28,25 @@ DATASET = "dataset.json"
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+COUNTED = (
+    "format",
+    "studies",
+    "labelled",
+    "sequences",
+    "duplicates",
+    "index",
+    "fingerprints",
+    "shards",
+)
+"""Entries that follow from the shards."""
 
 
 def seal(
     folder: Path, shards: Sequence[ShardInfo], preprocess: Mapping[str, Any], **more: Any
 ) -> dict[str, Any]:
-    """Write index and `dataset.json` next to whole shards, and so finish the set.
+    """Write index, signatures and `dataset.json` next to whole shards, and so finish the set.
+
+    Scans that are there twice stay in the set and are listed in `duplicates.csv`.
 
     Args:
         folder: Where the shards lie, which hold their studies in the order of the keys.
@@ -34,12 +57,22 @@ def seal(
     Returns:
         The content of `dataset.json`.
     """
-    rows: list[Row] = []
+    rows, signatures, count = [pack([])], [], 0
     for number, shard in enumerate(shards):
-        rows += scan_shard(folder / shard.name, number)
-    path = folder / INDEX
-    write_index(path, rows)
-    index = Index.open(path)
+        found = list(scan_shard(folder / shard.name, number))
+        rows.append(pack([row for row, _ in found]))
+        scans = [
+            scan
+            for i, (_, record) in enumerate(found, count)
+            for scan in fingerprint_rows(record, i)
+        ]
+        signatures.append(np.array(scans, dtype=ROW))
+        count += len(found)
+    write_index(folder / INDEX, np.concatenate(rows))
+    write_fingerprints(folder / FINGERPRINTS, signatures)
+    index = Index.open(folder / INDEX)
+    matches = find_matches((index, Fingerprints.open(folder / FINGERPRINTS)))
+    write_duplicates(folder, matches)
     info = {
         "format": FORMAT,
         "studies": len(index),
@@ -47,11 +80,18 @@ def seal(
         "sequences": index.counts(),
         "preprocess": dict(preprocess),
         **more,
-        "index": {"name": INDEX, "bytes": path.stat().st_size, "sha256": hash_file(path)},
+        "duplicates": len(matches),
+        "index": _described(folder / INDEX),
+        "fingerprints": _described(folder / FINGERPRINTS),
         "shards": [shard.to_json() for shard in shards],
     }
     write_json(folder / DATASET, info)
     return info
+
+
+def _described(path: Path) -> dict[str, Any]:
+    """Name, size and hash of a file."""
+    return {"name": path.name, "bytes": path.stat().st_size, "sha256": hash_file(path)}
 
 
 def read_dataset(place: Source | Path) -> dict[str, Any]:

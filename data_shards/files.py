@@ -1,5 +1,6 @@
 """Files that are there whole or not at all."""
 
+import errno
 import json
 import os
 import tempfile
@@ -7,6 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
+
+from gliomoe.data_shards.errors import DataError
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""Error numbers of a full disk."""
 
 
 @contextmanager
@@ -17,6 +23,9 @@ def atomic_write(path: Path, mode: str = "wb", durable: bool = True) -> Iterator
         path: Where the file shall be; its folder is made.
         mode: `wb` or `w` (UTF-8).
         durable: Whether it must outlive a power failure, which takes time.
+
+    Raises:
+        DataError: If the disk is full; nothing half-written stays.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
@@ -28,9 +37,16 @@ def atomic_write(path: Path, mode: str = "wb", durable: bool = True) -> Iterator
                 os.fsync(file.fileno())
         os.chmod(name, 0o644)
         os.replace(name, path)
-    except BaseException:
+    except BaseException as error:
         os.unlink(name)
+        if isinstance(error, OSError) and error.errno in FULL:
+            raise DataError(f"{path}: {disk_full(error)}") from error
         raise
+
+
+def disk_full(error: OSError) -> str:
+    """What to tell a person whose disk, or share of it, is full."""
+    return f"{(error.strerror or 'disk full').lower()}; free space and repeat the command"
 
 
 def write_json(path: Path, content: Any) -> None:

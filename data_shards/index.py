@@ -6,7 +6,7 @@ key is found by bisection.
 
 import zlib
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,6 +95,16 @@ class Index:
         """Studies of the set."""
         return len(self._rows)
 
+    @property
+    def keys(self) -> np.ndarray:
+        """[studies] bytes, sorted."""
+        return self._rows["key"]
+
+    @property
+    def fingerprints(self) -> np.ndarray:
+        """[studies, 16] uint8, hashes of the input's content."""
+        return self._rows["fingerprint"]
+
     def entry(self, i: int) -> StudyEntry:
         """What is known of study `i`."""
         row = self._rows[i]
@@ -133,24 +143,28 @@ class Index:
         return int(np.sum(self._rows["has_seg"]))
 
 
-def scan_shard(path: Path, number: int) -> list[Row]:
-    """The rows of the studies of a finished shard, read from the shard itself.
+def scan_shard(path: Path, number: int) -> Iterator[tuple[Row, Mapping[str, Any]]]:
+    """Row and record of each study of a finished shard, read from the shard itself.
 
     Raises:
         DataError: If the shard is damaged.
     """
     archive = tar.open_archive(path)
-    return [_row(members, number, archive) for members in _studies(archive, path.name)]
+    for members in studies_in(archive, path.name):
+        record = parse_record(members[0].content, members[0].name)
+        yield _row(record, members, number, archive), record
 
 
-def write_index(path: Path, rows: Sequence[Row]) -> None:
-    """Write rows, already in the order of their keys, atomically."""
-    with atomic_write(path) as file:
-        np.save(file, np.array(rows, dtype=_ROW), allow_pickle=False)
+def studies_in(archive: memoryview, name: str) -> Iterator[list[tar.Member]]:
+    """The members of each study of a shard; a record begins a study.
 
+    Args:
+        archive: The shard.
+        name: The shard, for messages.
 
-def _studies(archive: memoryview, name: str) -> Iterator[list[tar.Member]]:
-    """The members of each study of a shard; a record begins a study."""
+    Raises:
+        DataError: If the shard is damaged.
+    """
     members: list[tar.Member] = []
     for member in tar.walk(archive, 0, len(archive), name):
         if member.name.endswith(".json") and members:
@@ -161,9 +175,21 @@ def _studies(archive: memoryview, name: str) -> Iterator[list[tar.Member]]:
         yield members
 
 
-def _row(members: Sequence[tar.Member], shard: int, archive: memoryview) -> Row:
+def pack(rows: Sequence[Row]) -> np.ndarray:
+    """Rows as the index holds them."""
+    return np.array(rows, dtype=_ROW)
+
+
+def write_index(path: Path, rows: np.ndarray) -> None:
+    """Write rows, packed and in the order of their keys, atomically."""
+    with atomic_write(path) as file:
+        np.save(file, rows, allow_pickle=False)
+
+
+def _row(
+    record: Mapping[str, Any], members: Sequence[tar.Member], shard: int, archive: memoryview
+) -> Row:
     """The row of one study."""
-    record = parse_record(members[0].content, members[0].name)
     start, end = members[0].offset, members[-1].end
     return (
         record["key"].encode(),

@@ -1,19 +1,47 @@
 """What a worker of a build does: the files of one study to the members of a shard."""
 
-from gliomoe.data_shards.errors import DataError, UsageError
+from dataclasses import dataclass
+
+from gliomoe.data_shards.errors import DataError, UsageError, printable
 from gliomoe.data_shards.preprocess import PreprocessConfig, preprocess
 from gliomoe.data_shards.record import EncodedStudy, encode_study
 from gliomoe.data_shards.study import RawStudy
 
 
-def prepare(job: tuple[RawStudy, PreprocessConfig, str | None]) -> EncodedStudy | str:
-    """One study, or why it cannot be used.
+@dataclass(frozen=True)
+class Job:
+    """One study to prepare."""
 
-    Args:
-        job: The files, the settings, and the salt of the keys (None keeps ids).
-    """
-    raw, config, salt = job
+    raw: RawStudy
+    """Its files."""
+    origin: str
+    """Their hash, for the record."""
+    config: PreprocessConfig
+    secret: str | None
+    """Salt of the keys, None to keep ids."""
+
+
+def prepare(job: Job) -> EncodedStudy | str:
+    """One study, or why it cannot be used."""
     try:
-        return encode_study(preprocess(raw, config, salt), config.digest())
+        study = preprocess(job.raw, job.config, job.secret)
+        return encode_study(study, job.config.digest(), job.origin)
     except (DataError, UsageError, OSError) as error:
-        return " ".join(str(error).split())
+        return _one_line(error)
+    except MemoryError:
+        return printable(f"{job.raw.source}: does not fit into memory; {_RETRY}")
+    except Exception as error:  # whatever a library raises: one study must not stop the others
+        return printable(f"{job.raw.source}: {type(error).__name__}: {_one_line(error)}")
+
+
+def worker_died(job: Job) -> str:
+    """Why a study that ended its worker process cannot be used."""
+    return printable(f"{job.raw.source}: its process died, perhaps for want of memory; {_RETRY}")
+
+
+def _one_line(error: Exception) -> str:
+    """What an error says."""
+    return printable(" ".join(str(error).split()))
+
+
+_RETRY = "the same command with more memory tries it again"

@@ -10,6 +10,7 @@ from gliomoe.data_shards.codec import Quantised, encode, quantise
 from gliomoe.data_shards.errors import DataError
 from gliomoe.data_shards.intensity import robust_range
 from gliomoe.data_shards.sequences import SEQUENCES
+from gliomoe.data_shards.signature import signature
 from gliomoe.data_shards.study import KEY_LENGTH, Study
 
 FORMAT = 1
@@ -24,7 +25,7 @@ class EncodedStudy:
     """A study ready to be written."""
 
     key: str
-    members: tuple[tuple[str, bytes], ...]
+    members: tuple[tuple[str, bytes | memoryview], ...]
     """(name, content), the JSON record first."""
 
 
@@ -64,12 +65,13 @@ def quantise_study(study: Study) -> dict[str, StoredVolume]:
     return stored
 
 
-def encode_study(study: Study, settings: str = "") -> EncodedStudy:
+def encode_study(study: Study, settings: str = "", origin: str = "") -> EncodedStudy:
     """Quantise and compress a study.
 
     Args:
         study: All volumes of one shape.
         settings: Hash of the preprocessing settings, kept in the record.
+        origin: Hash of the files that the study comes from, kept in the record.
 
     Raises:
         DataError: If the key is unfit, there is no volume, or a volume has no contrast.
@@ -83,6 +85,7 @@ def encode_study(study: Study, settings: str = "") -> EncodedStudy:
             "scale": stored.quantised.scale,
             "offset": stored.quantised.offset,
             "percentiles": [stored.low, stored.high],
+            "signature": signature(study.volumes[name], study.spacing).tobytes().hex(),
         }
         frames.append((f"{study.key}.{frame_suffix(name)}", encode(stored.quantised.codes)))
     if study.seg is not None:
@@ -92,6 +95,7 @@ def encode_study(study: Study, settings: str = "") -> EncodedStudy:
         "key": study.key,
         "subject": study.subject,
         "layout": study.layout,
+        "origin": origin,
         "shape": list(study.shape),
         "spacing": list(study.spacing),
         "affine": study.affine.tolist(),
@@ -101,6 +105,8 @@ def encode_study(study: Study, settings: str = "") -> EncodedStudy:
         "settings": settings,
         "history": study.history,
     }
+    if study.labels:
+        record["labels"] = dict(sorted(study.labels.items()))
     text = json.dumps(record, allow_nan=False, separators=(",", ":")).encode()
     return EncodedStudy(study.key, ((f"{study.key}.json", text), *frames))
 

@@ -26,7 +26,7 @@ class Member:
     content: memoryview
 
 
-def member(name: str, content: bytes) -> bytes:
+def member(name: str, content: bytes | memoryview) -> bytes:
     """Header, content and padding of one file; the same arguments give the same bytes."""
     info = tarfile.TarInfo(name)  # mtime 0, uid 0, gid 0, mode 0644, no names
     info.size = len(content)

@@ -1,7 +1,7 @@
 """Shards on disk: an uncompressed tar that appears whole or not at all."""
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
@@ -70,6 +70,16 @@ def write_shards(
     for first in rest:
         yield write_shard(folder / shard_name(number), chain([first], rest), limit)
         number += 1
+
+
+def from_members(members: Sequence[tar.Member]) -> EncodedStudy:
+    """A study as it lies in a shard, to be written again to the same bytes.
+
+    Args:
+        members: Its members, the record first.
+    """
+    key = members[0].name.partition(".")[0]
+    return EncodedStudy(key, tuple((member.name, member.content) for member in members))
 
 
 def hash_file(path: Path) -> str:

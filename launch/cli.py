@@ -17,11 +17,14 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
-from gliomoe.data_shards.errors import UsageError
+from gliomoe.data_shards.errors import UsageError, printable
+from gliomoe.data_shards.files import FULL, disk_full
 
 COMMANDS = {
     "phantom": "simulate a cohort of brain MRI with gliomas, labels and markers",
     "shards build": "turn folders of MRI into a shard set",
+    "shards merge": "join the parts of a build, or several shard sets, into one",
+    "shards overlap": "name the studies that two shard sets share, or one holds twice",
     "shards verify": "check every shard and study of a shard set",
     "shards inspect": "show what a shard set or one of its studies holds",
     "pretrain": "pretrain an encoder on unlabelled shards",
@@ -150,9 +153,11 @@ def _description(name: str, module: ModuleType) -> str:
 
 def _explain(error: Exception) -> str:
     """One line for a person."""
-    text = " ".join(str(error).split())
+    text = printable(" ".join(str(error).split()))
     if hasattr(error, "exit_code"):
         return text
+    if isinstance(error, OSError) and error.errno in FULL:
+        return f"{error.filename}: {disk_full(error)}" if error.filename else disk_full(error)
     if isinstance(error, OSError):
         return f"{error.strerror or text}: {error.filename}" if error.filename else text
     return f"{type(error).__name__}: {text}; this is a fault of GlioMoE, --debug shows where"

@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from threading import Lock
 
+from gliomoe.data_shards.errors import DataError
 from gliomoe.data_shards.files import atomic_write
 from gliomoe.data_shards.storage.config import StorageConfig
 from gliomoe.data_shards.storage.store import FileInfo
@@ -127,7 +128,7 @@ class _Folder:
             if self._written > self._limit / 256:
                 self._make_room()
                 self._written = 0
-        except OSError as error:
+        except (OSError, DataError) as error:
             self._limit = 0
             logger.warning("%s: cannot be written (%s); reading goes on without it", path, error)
 

@@ -98,13 +98,18 @@ def test_building_needs_no_torch():
     assert subprocess.run([sys.executable, "-c", program]).returncode == 0
 
 
-def test_folders_that_hold_something_else(cohort, tmp_path):
+def test_folders_that_hold_something_else(cohort, tmp_path, make_case):
     out = tmp_path / "out"
     build_shards([cohort], out, KEEP)
     other = BuildConfig(keep_ids=True, shard_mb=0.1, preprocess=PreprocessConfig(spacing=3.0))
     with pytest.raises(UsageError, match="holds another shard set, which differs in preprocess"):
         build_shards([cohort], out, other)
     shutil.rmtree(cohort / "Case_04")
+    with pytest.raises(UsageError, match="differs in keys"):
+        build_shards([cohort], out, KEEP)
+    make_case(cohort, 4)
+    build_shards([cohort], out, KEEP)
+    make_case(cohort, 4, shape=(44, 36, 30))
     with pytest.raises(UsageError, match="differs in inputs"):
         build_shards([cohort], out, KEEP)
     (tmp_path / "mine").mkdir()

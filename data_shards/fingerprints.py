@@ -1,0 +1,63 @@
+"""`fingerprints.npy`: the signatures of a shard set, one row a scan, mapped into memory.
+
+Notable: rows are sorted by sequence, because only scans of one sequence are compared.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gliomoe.data_shards.errors import DataError
+from gliomoe.data_shards.files import atomic_write
+from gliomoe.data_shards.sequences import SEQUENCES
+from gliomoe.data_shards.signature import SIZE
+
+FINGERPRINTS = "fingerprints.npy"
+
+ROW = np.dtype([("sequence", "u1"), ("study", "<u4"), ("code", "i1", (SIZE,))])
+"""`sequence` counts in `SEQUENCES`, `study` in the index; `code` is the signature."""
+
+
+class Fingerprints:
+    """The signatures of one shard set."""
+
+    def __init__(self, rows: np.ndarray) -> None:
+        self._rows = rows
+
+    @classmethod
+    def open(cls, path: Path) -> "Fingerprints":
+        """Map a file of signatures.
+
+        Raises:
+            DataError: If the file is missing or of another format.
+        """
+        try:
+            rows = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise DataError(f"{path}: no readable fingerprints ({error}); build again") from error
+        if rows.dtype != ROW or rows.ndim != 1:
+            raise DataError(f"{path}: not fingerprints of this format; build the set again")
+        return cls(np.asarray(rows))
+
+    def of_sequence(self, sequence: int) -> tuple[np.ndarray, np.ndarray]:
+        """Studies [n] and signatures [n, SIZE] int8 of one sequence."""
+        first, last = np.searchsorted(self._rows["sequence"], [sequence, sequence + 1])
+        part = self._rows[first:last]
+        return part["study"], part["code"]
+
+
+def fingerprint_rows(record: Mapping[str, Any], study: int) -> Iterator[tuple[Any, ...]]:
+    """The rows of one study, from its record."""
+    for name, how in record["sequences"].items():
+        code = np.frombuffer(bytes.fromhex(how["signature"]), np.int8)
+        yield SEQUENCES.index(name), study, code
+
+
+def write_fingerprints(path: Path, rows: Sequence[np.ndarray]) -> None:
+    """Write rows, given in pieces in the order of the studies, atomically."""
+    joined = np.concatenate([np.zeros(0, ROW), *rows])
+    order = np.argsort(joined["sequence"], kind="stable")
+    with atomic_write(path) as file:
+        np.save(file, joined[order], allow_pickle=False)
