@@ -141,6 +141,18 @@ def test_an_index_of_another_set(web, shard_set, storage):
         ShardSet.open(f"{web.url}/{folder.name}", storage=storage)
 
 
+def test_an_index_that_is_missing_or_has_no_place(web, shard_set, storage):
+    folder, _ = shard_set
+    url = f"{web.url}/{folder.name}"
+    storage.cache.write_text("in the way")
+    with pytest.raises(UsageError, match="cannot be written.*another cache folder"):
+        ShardSet.open(url, storage=storage)
+    storage.cache.unlink()
+    (folder / "index.npy").unlink()
+    with pytest.raises(DataError, match="index.npy: is missing"):
+        ShardSet.open(url, storage=storage)
+
+
 def test_the_index_is_fetched_once(served, storage):
     door, url, _ = served
     for _ in range(3):
