@@ -295,6 +295,27 @@ def test_hostile_names_in_dataset_json(shard_set, name):
         path.write_text(json.dumps(info))
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda info: info.pop("preprocess"),
+        lambda info: info.update(shards=3),
+        lambda info: info["shards"][0].pop("sha256"),
+        lambda info: info["shards"][0].update(bytes=-1),
+        lambda info: info["shards"][0].update(studies="2"),
+        lambda info: info["index"].update(sha256="../x"),
+    ],
+)
+def test_a_damaged_dataset_json(shard_set, change):
+    folder, _ = shard_set
+    path = folder / "dataset.json"
+    info = json.loads(path.read_text())
+    change(info)
+    path.write_text(json.dumps(info))
+    with pytest.raises(DataError, match="dataset.json: (damaged|lists).*build the set again"):
+        ShardSet.open(folder)
+
+
 @pytest.mark.parametrize("wrong", [{"block_mb": 0}, {"timeout": 0}, {"retries": -1}])
 def test_settings_that_cannot_work(wrong):
     with pytest.raises(ValueError, match="must"):
