@@ -19,6 +19,9 @@ FORMAT = 1
 SEG = "seg.b2nd"
 """Suffix of the member with the labels."""
 
+_FIELDS = ("key", "subject", "shape", "spacing", "affine", "sequences", "has_seg")
+"""What the readers need of a record."""
+
 
 @dataclass(frozen=True)
 class EncodedStudy:
@@ -128,4 +131,6 @@ def parse_record(text: bytes | memoryview, name: str) -> Mapping[str, Any]:
         raise DataError(f"{name}: is not a study record ({error}); build the set again") from error
     if version != FORMAT:
         raise DataError(f"{name}: has format version {version}, this program reads {FORMAT}")
+    if missing := [field for field in _FIELDS if field not in record]:
+        raise DataError(f"{name}: record without {', '.join(missing)}; build the set again")
     return record
