@@ -39,11 +39,6 @@ class BlockCache:
         limit = int(config.cache_gb * 1e9)
         self._disk = _Folder(config.folder / "blocks", limit) if limit else None
 
-    @property
-    def lasting(self) -> bool:
-        """Whether blocks are kept for longer than memory holds them."""
-        return self._disk is not None
-
     def get(self, file: FileInfo, number: int) -> bytes | None:
         """A block, None if it is not kept."""
         block = (file.sha256, self._block, number)

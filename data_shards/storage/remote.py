@@ -105,8 +105,6 @@ class RemoteStore:
         if offset + length > file.bytes:
             raise DataError(f"{self.place(file.name)}: ends before {what}; build the set again")
         size = self._config.block_bytes
-        if length >= size and not self._cache.lasting:  # no neighbour would use the rest
-            return self._fetch(file, offset, offset + length)
         numbers = range(offset // size, -(-(offset + length) // size))
         blocks: dict[int, bytes | memoryview | None] = {
             number: self._cache.get(file, number) for number in numbers
