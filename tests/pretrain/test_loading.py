@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from gliomoe.data_shards.augment import AugmentConfig
-from gliomoe.data_shards.errors import DataError
+from gliomoe.data_shards.errors import DataError, UsageError
 from gliomoe.data_shards.reader import OrderConfig, open_reader
 from gliomoe.data_shards.storage.config import StorageConfig
 from gliomoe.pretrain.config import ViewConfig
@@ -45,9 +45,10 @@ class Broken:
     """Samples that cannot be read."""
 
     forkable = True
+    kind = DataError
 
     def __getitem__(self, number):
-        raise DataError(f"sample {number} is damaged")
+        raise self.kind(f"sample {number} is damaged")
 
     def where(self, number):
         return f"shard-000000.tar, study {number}"
@@ -68,9 +69,12 @@ class Hanging(Broken):
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_an_error_stays_one_line(workers):
-    with pytest.raises(DataError) as error:
-        list(itertools.islice(load_parts(Broken(), Placement(2, 1), 0, 1, workers), 1))
+@pytest.mark.parametrize("kind", [DataError, UsageError])
+def test_an_error_stays_one_line(workers, kind):
+    samples = Broken()
+    samples.kind = kind
+    with pytest.raises(kind) as error:
+        list(itertools.islice(load_parts(samples, Placement(2, 1), 0, 1, workers), 1))
     assert str(error.value) == "sample 0 is damaged"
 
 
