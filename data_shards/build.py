@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from gliomoe.data_shards.dataset import DATASET, read_dataset, seal
-from gliomoe.data_shards.errors import DataError
+from gliomoe.data_shards.errors import DataError, printable
 from gliomoe.data_shards.failures import Failure, read_failures, write_failures
 from gliomoe.data_shards.parallel import ordered_map
-from gliomoe.data_shards.plan import BUILD, BuildConfig, Plan, claim, digest, files_of, make_plan
+from gliomoe.data_shards.plan import BUILD, BuildConfig, Plan, claim, digest, make_plan
 from gliomoe.data_shards.prepare import Job, prepare, worker_died
 from gliomoe.data_shards.preprocess.pipeline import check_steps
 from gliomoe.data_shards.record import EncodedStudy
@@ -111,7 +111,7 @@ def open_or_build(data: Path, cache: Path, config: BuildConfig) -> "ShardSet":
         read_dataset(data)  # raises: an unfinished set
     config = replace(config, keep_ids=True)
     plan = make_plan([data], config)
-    changed = [p.stat().st_mtime_ns for raw in plan.studies.values() for p in files_of(raw)]
+    changed = [p.stat().st_mtime_ns for raw in plan.studies.values() for p in raw.files]
     name = digest([plan.identity, plan.inputs, str(data.resolve()), changed])
     folder = cache / name[:16]
     report = build_shards([data], folder, config)
@@ -159,7 +159,7 @@ def _retry(
     for key, result in zip(keys, _prepared(keys, plan, config), strict=True):
         if isinstance(result, EncodedStudy):
             return still, key
-        still.append(Failure(key, str(plan.studies[key].source), result))
+        still.append(Failure(key, printable(str(plan.studies[key].source)), result))
     return still, None
 
 
@@ -181,7 +181,7 @@ def _studies(
             if isinstance(result, EncodedStudy):
                 yield result
             else:
-                failed.append(Failure(key, str(plan.studies[key].source), result))
+                failed.append(Failure(key, printable(str(plan.studies[key].source)), result))
                 # Before the shard that follows is whole, so that a continued build still knows.
                 write_failures(out, failed)
                 _log.warning("%s: left out: %s", key, result)

@@ -26,6 +26,9 @@ from gliomoe.data_shards.writer import ShardInfo, hash_file
 
 DATASET = "dataset.json"
 
+_FIELDS = ("studies", "labelled", "sequences", "preprocess", "index", "shards")
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 COUNTED = (
     "format",
     "studies",
@@ -37,9 +40,6 @@ COUNTED = (
     "shards",
 )
 """Entries that follow from the shards."""
-
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def seal(
@@ -118,17 +118,21 @@ def read_dataset(place: Source | Path) -> dict[str, Any]:
         raise DataError(f"{path}: damaged ({error}); build the set again") from error
     if version != FORMAT:
         raise DataError(f"{path}: has format version {version}, this program reads {FORMAT}")
+    if missing := [field for field in _FIELDS if field not in info]:
+        raise DataError(f"{path}: damaged (no {', '.join(missing)}); build the set again")
     try:
         files = [info["index"], *info["shards"]]
         files += [info["fingerprints"]] if "fingerprints" in info else []
         counts = [shard["studies"] for shard in info["shards"]]
         whole = all(map(_plain, files)) and all(type(n) is int and n > 0 for n in counts)
-        agree = sum(counts) == info["studies"] if whole else False
     except (KeyError, TypeError) as error:
         raise DataError(f"{path}: damaged ({error!r}); build the set again") from error
     if not whole:
-        raise DataError(f"{path}: lists a file with an impossible name or size")
-    if not agree:
+        raise DataError(
+            f"{path}: lists a file with an impossible name, size, hash or number of studies; "
+            "build the set again"
+        )
+    if sum(counts) != info["studies"]:
         raise DataError(f"{path}: shards and number of studies disagree; build the set again")
     return info
 

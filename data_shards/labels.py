@@ -16,8 +16,13 @@ if TYPE_CHECKING:
 CONVENTIONS: dict[str, dict[int, int]] = {
     "brats2021": {0: 0, 1: 1, 2: 2, 4: 3},
     "brats2023": {0: 0, 1: 1, 2: 2, 3: 3, 4: 4},
+    "bratsped": {0: 0, 1: 3, 2: 1, 3: 1, 4: 2},
 }
-"""Convention → label in the file → canonical label. `brats2021` is BraTS up to 2022."""
+"""Convention → label in the file → canonical label.
+
+`brats2021` is BraTS up to 2022; `brats2023` BraTS since then, its post-treatment cases with the
+resection cavity included; `bratsped` its paediatric cases: enhancing, solid, cystic, oedema.
+"""
 
 REGIONS: dict[str, tuple[int, ...]] = {"ET": (3,), "TC": (1, 3), "WT": (1, 2, 3)}
 """Overlapping regions of BraTS, in the order of the channels of every region tensor."""
@@ -55,7 +60,9 @@ def from_canonical(seg: np.ndarray, convention: str) -> np.ndarray:
     Raises:
         ValueError: If a canonical label has no counterpart in the convention.
     """
-    lookup = {canonical: label for label, canonical in CONVENTIONS[convention].items()}
+    lookup: dict[int, int] = {}
+    for label, canonical in CONVENTIONS[convention].items():
+        lookup.setdefault(canonical, label)
     if missing := {int(label) for label in np.unique(seg)} - set(lookup):
         raise ValueError(f"canonical labels {sorted(missing)} do not exist in {convention!r}")
     table = np.zeros(max(lookup) + 1, np.uint8)

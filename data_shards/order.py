@@ -15,9 +15,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 _ROUNDS = 6
-_SMALL = 4096
+_SMALL = 64
 """Below this count a permutation takes twice the rounds: each mixes few numbers there."""
 _MASK = (1 << 64) - 1
+_FIRST, _SECOND = 0xFF51AFD7ED558CCD, 0xC4CEB9FE1A85EC53
 _PERIOD = 1000
 """Samples within which the weights of a mixture are met exactly."""
 
@@ -66,9 +67,12 @@ def permuted(position: int, count: int, key: int) -> int:
     rounds = _ROUNDS if count >= _SMALL else 2 * _ROUNDS
     while True:
         left, right = divmod(position, width)
-        for turn in range(0, rounds, 2):
-            left = (left + _mix(right, key + turn)) % height
-            right = (right + _mix(left, key + turn + 1)) % width
+        for turn in range(key, key + rounds, 2):
+            # The finaliser of MurmurHash3, written out: calls would double the time.
+            mixed = ((right + turn) * _FIRST) & _MASK
+            left = (left + (((mixed ^ (mixed >> 33)) * _SECOND & _MASK) >> 32)) % height
+            mixed = ((left + turn + 1) * _FIRST) & _MASK
+            right = (right + (((mixed ^ (mixed >> 33)) * _SECOND & _MASK) >> 32)) % width
         position = left * width + right
         if position < count:
             return position
@@ -178,10 +182,3 @@ def quotas(weights: Sequence[float]) -> list[int]:
 def _key(seed: int, stream: str, number: int) -> int:
     """The key of a permutation."""
     return seed_for(seed, stream, number)
-
-
-def _mix(value: int, key: int) -> int:
-    """A number of 32 bits that depends on all of value and key (finaliser of MurmurHash3)."""
-    mixed = ((value + key) * 0xFF51AFD7ED558CCD) & _MASK
-    mixed = ((mixed ^ (mixed >> 33)) * 0xC4CEB9FE1A85EC53) & _MASK
-    return mixed >> 32

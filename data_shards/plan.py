@@ -13,7 +13,7 @@ import tyro
 
 from gliomoe.data_shards.errors import UsageError
 from gliomoe.data_shards.files import write_json
-from gliomoe.data_shards.ingest import find_studies
+from gliomoe.data_shards.ingest import Survey, survey
 from gliomoe.data_shards.preprocess import PreprocessConfig
 from gliomoe.data_shards.record import FORMAT
 from gliomoe.data_shards.study import RawStudy, keyed_hash, study_key
@@ -31,12 +31,14 @@ class BuildConfig:
     """How a shard set is built."""
 
     layout: str = "auto"
-    """Layout of the sources: auto, bids, brats or case."""
+    """Layout of the sources: auto, bids, brats, case, csv or dicom."""
+    dicom_table: Path | None = None
+    """TOML file with rules that say which sequence a DICOM series is; they are asked first."""
     keep_ids: bool = False
     """Keep subject and session in the keys instead of a salted hash."""
     salt: str = "gliomoe"
     """Text that salts the hashed keys; with one of your own nobody else can recompute them."""
-    seg_labels: Literal["auto", "brats2021", "brats2023"] = "auto"
+    seg_labels: Literal["auto", "brats2021", "brats2023", "bratsped"] = "auto"
     """Convention of the labels in segmentations; auto goes by the spelling of the file names."""
     part: str = "1/1"
     """Build the I-th of N parts only, as I/N, for job arrays; `gliomoe shards merge` joins them."""
@@ -152,11 +154,6 @@ def other_set(out: Path, changed: Sequence[str]) -> UsageError:
     )
 
 
-def files_of(raw: RawStudy) -> list[Path]:
-    """All files of a study."""
-    return [*raw.series.values(), *([raw.seg] if raw.seg else [])]
-
-
 def digest(content: Any) -> str:
     """Hash of plain values, 32 hexadecimal digits."""
     return hashlib.blake2b(json.dumps(content).encode(), digest_size=16).hexdigest()
@@ -169,8 +166,15 @@ def _is_left(path: Path) -> bool:
 
 def _origin(raw: RawStudy, secret: str | None) -> str:
     """Hash of what tells a study's files from others, 16 hexadecimal digits."""
-    files = [(path.name, _size(path)) for path in files_of(raw)]
-    return keyed_hash(json.dumps([raw.layout, raw.seg_labels, files]), secret or "", 8)
+    files = [(path.name, _size(path)) for path in raw.files]
+    listed = [raw.layout, raw.seg_labels, files, *_said(raw)]
+    return keyed_hash(json.dumps(listed), secret or "", 8)
+
+
+def _said(raw: RawStudy) -> list[Any]:
+    """What of a study its files' names do not tell: sequences that others name, and labels."""
+    sequences = [list(raw.series)] if raw.layout in ("csv", "dicom") else []
+    return [*sequences, *([dict(raw.labels)] if raw.labels else [])]
 
 
 def _size(path: Path) -> int:
@@ -197,11 +201,33 @@ def _generators(sources: Sequence[Path]) -> list[str]:
 
 def _find(sources: Sequence[Path], config: BuildConfig) -> dict[str, RawStudy]:
     """Key → study, sorted by key."""
+    surveys = survey_sources(sources, config)
+    for source, one in zip(sources, surveys, strict=True):
+        if count := len(one.left_out) + sum(len(study.left_out) for study in one.studies):
+            _log.info("%s: %d files or series are not used; --dry-run lists them", source, count)
+    return by_key(surveys, config)
+
+
+def survey_sources(sources: Sequence[Path], config: BuildConfig) -> list[Survey]:
+    """What each source holds; nothing is read but names and headers.
+
+    Raises:
+        UsageError: If there is no source, or one holds no studies.
+    """
     if not sources:
         raise UsageError("no source given; name a data set, a case folder or a file")
+    return [survey(source, config.layout, config.dicom_table) for source in sources]
+
+
+def by_key(surveys: Sequence[Survey], config: BuildConfig) -> dict[str, RawStudy]:
+    """Key → study, sorted by key.
+
+    Raises:
+        UsageError: If two studies have one key.
+    """
     found: dict[str, RawStudy] = {}
-    for source in sources:
-        for raw in find_studies(source, config.layout):
+    for one in surveys:
+        for raw in one.studies:
             if config.seg_labels != "auto":
                 raw = replace(raw, seg_labels=config.seg_labels)
             key = study_key(raw.subject, raw.session, config.secret)

@@ -22,6 +22,9 @@ FORMAT = 1
 SEG = "seg.b2nd"
 """Suffix of the member with the labels."""
 
+_FIELDS = ("key", "subject", "shape", "spacing", "affine", "sequences", "has_seg")
+"""What the readers need of a record."""
+
 
 @dataclass(frozen=True)
 class EncodedStudy:
@@ -110,6 +113,8 @@ def encode_study(study: Study, settings: str = "", origin: str = "") -> EncodedS
         "settings": settings,
         "history": study.history,
     }
+    if study.labels:
+        record["labels"] = dict(sorted(study.labels.items()))
     text = json.dumps(record, allow_nan=False, separators=(",", ":")).encode()
     return EncodedStudy(study.key, ((f"{study.key}.json", text), *frames))
 
@@ -131,6 +136,8 @@ def parse_record(text: bytes | memoryview, name: str) -> Mapping[str, Any]:
         raise DataError(f"{name}: is not a study record ({error}); build the set again") from error
     if version != FORMAT:
         raise DataError(f"{name}: has format version {version}, this program reads {FORMAT}")
+    if missing := [field for field in _FIELDS if field not in record]:
+        raise DataError(f"{name}: record without {', '.join(missing)}; build the set again")
     return record
 
 

@@ -18,6 +18,7 @@ ALIASES = {
     "t1post": "t1ce",
     "t1wce": "t1ce",
     "t1cew": "t1ce",
+    "ct1": "t1ce",
     "t2w": "t2",
     "fla": "flair",
     "t2f": "flair",
@@ -26,7 +27,9 @@ ALIASES = {
     "trace": "dwi",
     "b1000": "dwi",
     "t2starw": "t2star",
+    "t2s": "t2star",
     "gre": "t2star",
+    "swan": "swi",
     "cbf": "asl",
 }
 """Names seen in public data sets, spelt in lower case without punctuation, except `other`."""

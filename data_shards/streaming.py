@@ -26,7 +26,7 @@ from gliomoe.data_shards import tar
 from gliomoe.data_shards.dataset import file_info, fingerprint_of, join_infos, read_dataset
 from gliomoe.data_shards.errors import DataError, UsageError
 from gliomoe.data_shards.order import seed_for
-from gliomoe.data_shards.record import parse_record
+from gliomoe.data_shards.record import SEG, frame_suffix, parse_record
 from gliomoe.data_shards.sample import StoredStudy
 from gliomoe.data_shards.storage.config import StorageConfig
 from gliomoe.data_shards.storage.store import FileInfo, LocalStore, Source, open_source
@@ -252,9 +252,12 @@ class _Lane:
             raise
         name = f"{shard.name}, study {members['__key__']}"
         members = {key: value for key, value in members.items() if not key.startswith("__")}
-        if "json" not in members:
-            raise DataError(f"{name}: has no record; fetch the shard again")
-        return StoredStudy(members, parse_record(members["json"], name))
+        record = parse_record(members.get("json", b""), name)
+        wanted = [frame_suffix(sequence) for sequence in record["sequences"]]
+        wanted += [SEG] if record["has_seg"] else []
+        if missing := [suffix for suffix in wanted if suffix not in members]:
+            raise DataError(f"{name}: lacks {', '.join(missing)}; fetch the shard again")
+        return StoredStudy(members, record)
 
 
 def _studies(shard: _Shard) -> Generator[dict[str, Any], None, None]:
@@ -285,16 +288,20 @@ def _studies(shard: _Shard) -> Generator[dict[str, Any], None, None]:
 def _checked(members: Iterator[tuple[str, bytes]], shard: str) -> Iterator[dict[str, Any]]:
     """Members as `webdataset` takes them; keys must ascend, as the builder writes them."""
     key, names = "", set[str]()
-    for name, content in members:
-        found = _MEMBER.fullmatch(name)
-        if found is None:
-            raise DataError(f"{shard}: {name!r} is no name of a member; fetch the shard again")
-        if found[1] != key:
-            if found[1] < key:
-                raise DataError(f"{shard}: {name}, twice or out of order; fetch the shard again")
-            key, names = found[1], set()
-        if name in names:
-            raise DataError(f"{shard}: {name} is there twice; fetch the shard again")
-        names.add(name)
-        yield {"fname": name, "data": content, "__url__": shard}
+    try:
+        for name, content in members:
+            found = _MEMBER.fullmatch(name)
+            if found is None:
+                raise DataError(f"{shard}: {name!r} is no name of a member; fetch the shard again")
+            if found[1] != key:
+                if found[1] < key:
+                    raise DataError(f"{shard}: {name}, twice or out of order; fetch it again")
+                key, names = found[1], set()
+            if name in names:
+                raise DataError(f"{shard}: {name} is there twice; fetch the shard again")
+            names.add(name)
+            yield {"fname": name, "data": content, "__url__": shard}
+    except DataError:
+        yield {}  # ends the study before the damage, which may be whole
+        raise
     yield {}

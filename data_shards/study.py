@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,14 +16,35 @@ KEY_LENGTH = 64
 
 
 @dataclass(frozen=True)
+class DicomSeries:
+    """The files of one volume of a DICOM series; nothing of its headers is kept."""
+
+    files: tuple[Path, ...]
+    """In the order of their slices."""
+
+
+Source = Path | DicomSeries
+"""Where the voxels of one sequence lie: a NIfTI file, or DICOM files to convert."""
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A file, or a series of a folder, that is not used."""
+
+    name: str
+    """Path, and what in it where that is not the whole of it."""
+    reason: str
+
+
+@dataclass(frozen=True)
 class RawStudy:
     """The files of a study, as an ingest layout found them."""
 
     subject: str
     """Subject as the source names it."""
     session: str | None
-    series: dict[str, Path]
-    """Canonical sequence → file; may be empty, which preprocessing refuses by name."""
+    series: dict[str, Source]
+    """Canonical sequence → source; may be empty, which preprocessing refuses by name."""
     seg: Path | None
     source: Path
     """Where the study was found, for messages."""
@@ -30,6 +52,38 @@ class RawStudy:
     """Name of the ingest layout."""
     seg_labels: str = "brats2021"
     """Convention of the labels in `seg`, a key of `gliomoe.data_shards.labels.CONVENTIONS`."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """Marker → what a table says of it, as it spells it; no entry where it says nothing."""
+    left_out: tuple[LeftOut, ...] = ()
+    """Files beside the series that are not used."""
+
+    @property
+    def files(self) -> list[Path]:
+        """All files that are read."""
+        sources = [*self.series.values(), *([self.seg] if self.seg else [])]
+        return [path for source in sources for path in source_files(source)]
+
+
+def source_files(source: Source) -> tuple[Path, ...]:
+    """The files of a source."""
+    return source.files if isinstance(source, DicomSeries) else (source,)
+
+
+def to_paths(source: Source) -> str | list[str]:
+    """A source as JSON values, absolute; `to_source` is the way back."""
+    paths = [str(path.resolve()) for path in source_files(source)]
+    return paths if isinstance(source, DicomSeries) else paths[0]
+
+
+def to_source(paths: str | list[str]) -> Source:
+    """A source from what `to_paths` gave."""
+    return Path(paths) if isinstance(paths, str) else DicomSeries(tuple(map(Path, paths)))
+
+
+def source_name(source: Source) -> str:
+    """A source in messages and lists: its file, or the first of its files and how many more."""
+    first, *more = source_files(source)
+    return f"{first} and {len(more)} more" if more else str(first)
 
 
 @dataclass(frozen=True)
@@ -51,6 +105,8 @@ class Study:
     """Hash of the input's content (`gliomoe.data_shards.fingerprint`)."""
     layout: str = ""
     """Ingest layout that the study came from."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """Marker → what the source's table says of it."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -97,4 +153,5 @@ def keyed_hash(text: str, salt: str, size: int) -> str:
         size: Bytes of the hash.
     """
     secret = hashlib.blake2b(salt.encode(), digest_size=32).digest()
-    return hashlib.blake2b(text.encode(), key=secret, digest_size=size).hexdigest()
+    content = text.encode(errors="surrogateescape")  # a file's name need not be text
+    return hashlib.blake2b(content, key=secret, digest_size=size).hexdigest()

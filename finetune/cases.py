@@ -6,10 +6,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from gliomoe.data_shards.dataset import DATASET
 from gliomoe.data_shards.errors import UsageError
 from gliomoe.data_shards.indexed import ShardSet
+from gliomoe.data_shards.ingest import find_studies
+from gliomoe.data_shards.plan import BUILD
 from gliomoe.data_shards.seen import Seen
-from gliomoe.finetune.label_table import known_counts, match_cases, read_label_table
+from gliomoe.finetune.label_table import (
+    known_counts,
+    match_cases,
+    read_label_table,
+    read_labels,
+)
 from gliomoe.finetune.splits import Case
 
 log = logging.getLogger(__name__)
@@ -32,7 +40,7 @@ def labelled_cases(
 
     Args:
         shards: The studies.
-        labels: Label table; None for no marker labels.
+        labels: Label table; None for the labels that the studies carry themselves.
         tasks: `seg` and marker tasks; each needs at least one label among the cases.
 
     Raises:
@@ -43,6 +51,8 @@ def labelled_cases(
     if labels is not None:
         keys = {entry.key: entry.subject for entry in entries}
         table = match_cases(read_label_table(labels), keys, labels)
+    elif any(task != "seg" for task in tasks):
+        table = _own_labels(shards)
     cases = []
     for position, entry in enumerate(entries):
         known = table.get(entry.key, {})
@@ -54,11 +64,48 @@ def labelled_cases(
             cases.append(LabelledCase(entry.key, entry.subject, targets, position, looks))
     for task in tasks:
         if not known_counts((case.targets for case in cases), task):
-            what = "segmentation in the data" if task == "seg" else f"known label in {labels}"
+            where = labels or "the data, and there is no label table (--labels)"
+            what = "segmentation in the data" if task == "seg" else f"known label in {where}"
             raise UsageError(f"task {task}: no case has a {what}; leave it out of --tasks")
     if len(cases) < len(entries):
         log.info("%d of %d studies carry labels", len(cases), len(entries))
     return cases
+
+
+def require_labels(data: Path, tasks: Sequence[str]) -> None:
+    """Refuse a raw folder that carries no label of marker tasks, before it is preprocessed.
+
+    Raises:
+        UsageError: With the tasks that lack one.
+    """
+    if not tasks or any((data / name).is_file() for name in (DATASET, BUILD)):
+        return  # a shard set tells by itself, and at once
+    carried = {marker for study in find_studies(data) for marker in study.labels}
+    if missing := [task for task in tasks if task not in carried]:
+        raise UsageError(
+            f"{data}: carries no labels for {', '.join(missing)}; give a table with --labels, "
+            "or choose tasks seg"
+        )
+
+
+def carried_tasks(shards: ShardSet) -> set[str]:
+    """Marker tasks for which some study carries a known label."""
+    return {
+        task
+        for targets in _own_labels(shards).values()
+        for task, target in targets.items()
+        if not math.isnan(target)
+    }
+
+
+def _own_labels(shards: ShardSet) -> dict[str, dict[str, float]]:
+    """Study key → task → target, from the records of the studies."""
+    records = (shards.record(i) for i in range(len(shards)))
+    return {
+        record["key"]: read_labels(record["labels"], f"study {record['key']}")
+        for record in records
+        if "labels" in record
+    }
 
 
 def refuse_leakage(cases: Sequence[LabelledCase], seen: Seen, source: str) -> None:

@@ -102,7 +102,7 @@ class FinetuneConfig:
     out: Path
     """Folder of the run."""
     labels: Path | None = None
-    """CSV or TSV with the cases' labels; not needed for `--tasks seg`."""
+    """CSV or TSV with the cases' labels; without it those that the data carry themselves."""
     from_: Annotated[str, tyro.conf.arg(name="from")] = SCRATCH
     """Published checkpoint (folder or https address), or `scratch`."""
     model: str | None = None
@@ -140,10 +140,6 @@ class FinetuneConfig:
             raise ValueError(f"tasks must be one or more of {', '.join(TASKS)}, each once")
         if any(not 0 <= fold < self.folds for fold in self.only_folds):
             raise ValueError(f"only_folds must lie between 0 and {self.folds - 1}")
-        if self.markers and self.labels is None:
-            raise ValueError(
-                f"labels must be given for {', '.join(self.markers)}; or choose tasks seg"
-            )
 
     @property
     def markers(self) -> tuple[Task, ...]:

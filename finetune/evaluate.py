@@ -30,7 +30,7 @@ from gliomoe.data_shards.files import atomic_write, write_json
 from gliomoe.data_shards.indexed import ShardSet
 from gliomoe.data_shards.labels import REGIONS, to_regions
 from gliomoe.data_shards.preprocess import PreprocessConfig
-from gliomoe.finetune.cases import LabelledCase, labelled_cases, refuse_leakage
+from gliomoe.finetune.cases import LabelledCase, carried_tasks, labelled_cases, refuse_leakage
 from gliomoe.finetune.dataset import read_case
 from gliomoe.finetune.inference import predict_study
 from gliomoe.finetune.label_table import read_label_table
@@ -66,7 +66,7 @@ class EvaluateConfig:
     out: Path
     """Folder for metrics.json and cases.csv."""
     labels: Path | None = None
-    """CSV or TSV with the cases' labels; without it only the segmentation is measured."""
+    """CSV or TSV with the cases' labels; without it those that the data carry themselves."""
     against: Path | None = None
     """A second run, compared case by case."""
     cache: Path | None = None
@@ -113,7 +113,7 @@ def evaluate(config: EvaluateConfig, provenance: dict[str, Any]) -> dict[str, An
         config.cache or config.out / "shards",
         BuildConfig(keep_ids=True, preprocess=PreprocessConfig(**run.preprocessing)),
     )
-    cases = labelled_cases(shards, config.labels, _measurable(run, config.labels))
+    cases = labelled_cases(shards, config.labels, _measurable(run, config.labels, shards))
     for each in (run, other):
         if each is not None and not config.allow_leakage:
             refuse_leakage(cases, each.seen(), str(each.path))
@@ -233,9 +233,10 @@ def _probability_columns(task: str) -> list[str]:
     return [f"grade_p{grade:g}" for grade in GRADES] if task == "grade" else [f"{task}_p"]
 
 
-def _measurable(run: FinetunedRun, labels: Path | None) -> list[str]:
-    """Tasks of the run that can be measured: markers need a label table."""
-    tasks = [task for task in run.tasks if task == "seg" or labels is not None]
+def _measurable(run: FinetunedRun, labels: Path | None, shards: ShardSet) -> list[str]:
+    """Tasks of the run that can be measured: markers need a label table, or studies with labels."""
+    known = set(run.tasks) if labels is not None else {"seg", *carried_tasks(shards)}
+    tasks = [task for task in run.tasks if task in known]
     if not tasks:
         raise UsageError(f"{run.path} learned {', '.join(run.tasks)}; give their --labels")
     return tasks

@@ -5,7 +5,6 @@ with its place, because a label read wrongly is worse than a label missed. `LGG`
 unknown grades: each spans two WHO grades.
 """
 
-import csv
 import logging
 import math
 import re
@@ -13,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from gliomoe.data_shards.errors import UsageError
+from gliomoe.data_shards.table import LABEL_COLUMNS, label_columns, plain, read_rows
 
 log = logging.getLogger(__name__)
 
@@ -35,12 +35,7 @@ ID_COLUMNS = [
 ]
 """Names of the column with the case's name, lower case, letters and digits only."""
 
-TASK_COLUMNS = {
-    "idh": ["idh", "idhstatus", "idhmutation", "idhmutant", "idh1", "idh12"],
-    "1p19q": ["1p19q", "1p19qstatus", "1p19qcodel", "1p19qcodeletion", "codel", "codeletion"],
-    "tert": ["tert", "tertstatus", "tertp", "tertpromoter", "tertpromoterstatus", "tertmutation"],
-    "grade": ["grade", "whograde", "who", "tumorgrade", "tumourgrade", "whocnsgrade"],
-}
+TASK_COLUMNS = {task: LABEL_COLUMNS[task] for task in ("idh", "1p19q", "tert", "grade")}
 """Task → names of its column, in the same spelling."""
 
 UNKNOWN = frozenset(
@@ -101,15 +96,17 @@ def read_label_table(path: Path) -> dict[str, dict[str, float]]:
         UsageError: If the file is no such table, two rows contradict each other, or a value is
             neither a label nor said to be unknown.
     """
-    header, rows = _read_rows(path)
-    names = [_plain(name) for name in header]
+    header, rows = read_rows(path, "label table")
+    names = [plain(name) for name in header]
     id_column = next((names.index(known) for known in ID_COLUMNS if known in names), None)
     if id_column is None:
         raise UsageError(
             f"{path}: no column names the cases; have {', '.join(header)}; "
             "call one participant_id, subject or case"
         )
-    columns = _task_columns(path, header, names)
+    columns = {
+        task: column for task, column in label_columns(path, header).items() if task in TASK_COLUMNS
+    }
     table: dict[str, dict[str, float]] = {}
     for line, row in rows:
         case = row[id_column].strip()
@@ -121,6 +118,23 @@ def read_label_table(path: Path) -> dict[str, dict[str, float]]:
         }
         table[case] = _merge(table.get(case, {}), targets, f"{path}, line {line} ({case})")
     return table
+
+
+def read_labels(labels: Mapping[str, str], where: str) -> dict[str, float]:
+    """Labels that a study carries, as `read_label_table` reads a row.
+
+    Args:
+        labels: Marker → what a table said of it; markers that are no task are passed over.
+        where: The study, for messages.
+
+    Raises:
+        UsageError: If a value is neither a label nor said to be unknown.
+    """
+    return {
+        task: _target(task, labels[task], f"{where}, {task}")
+        for task in TASK_COLUMNS
+        if task in labels
+    }
 
 
 def match_cases(
@@ -156,53 +170,19 @@ def match_cases(
     return matched
 
 
-def _read_rows(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """The header and the rows with their line numbers."""
-    try:
-        text = path.read_text("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{path}: not a UTF-8 text table ({error.reason})") from error
-    except FileNotFoundError as error:
-        raise UsageError(f"{path}: no such label table") from error
-    first = text.partition("\n")[0]
-    delimiter = "\t" if path.suffix == ".tsv" else max(",;\t", key=first.count)
-    reader = csv.reader(text.splitlines(), delimiter=delimiter)
-    rows = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
-    if len(rows) < 2:
-        raise UsageError(f"{path}: a label table needs a header line and at least one case")
-    header = rows[0][1]
-    for line, row in rows[1:]:
-        if len(row) != len(header):
-            raise UsageError(f"{path}, line {line}: {len(row)} cells, the header has {len(header)}")
-    return header, rows[1:]
-
-
-def _task_columns(path: Path, header: list[str], names: list[str]) -> dict[str, int]:
-    """The column of each task that has one."""
-    columns = {}
-    for task, known in TASK_COLUMNS.items():
-        found = [i for i, name in enumerate(names) if name in known]
-        if len(found) > 1:
-            both = " and ".join(header[i] for i in found)
-            raise UsageError(f"{path}: columns {both} both give {task}; keep one")
-        if found:
-            columns[task] = found[0]
-    return columns
-
-
 def _target(task: str, value: str, where: str) -> float:
     """One cell as a target."""
-    plain = _plain(re.sub(r"\.0+\s*$", "", value))
+    spelt = plain(re.sub(r"\.0+\s*$", "", value))
     if task == "grade":
-        plain = re.sub(r"^(who|cns|grade)+", "", plain)
-    if plain in UNKNOWN:
+        spelt = re.sub(r"^(who|cns|grade)+", "", spelt)
+    if spelt in UNKNOWN:
         return math.nan
-    if plain not in VALUES[task]:
+    if spelt not in VALUES[task]:
         raise UsageError(
             f"{where}: {value.strip()!r} is not a label of {task}; "
             f"known: {', '.join(VALUES[task])}, or n/a"
         )
-    return VALUES[task][plain]
+    return VALUES[task][spelt]
 
 
 def _merge(old: Mapping[str, float], new: Mapping[str, float], where: str) -> dict[str, float]:
@@ -221,11 +201,6 @@ def known_counts(targets: Iterable[Mapping[str, float]], task: str) -> dict[floa
     values = [case.get(task, math.nan) for case in targets]
     known = sorted(value for value in values if not math.isnan(value))
     return {value: known.count(value) for value in known}
-
-
-def _plain(text: str) -> str:
-    """Lower case, letters and digits only."""
-    return re.sub(r"[^a-z0-9]", "", text.lower())
 
 
 def _case(name: str) -> str:

@@ -23,11 +23,12 @@ from tqdm import tqdm
 from gliomoe.data_shards.errors import DataError, UsageError
 from gliomoe.data_shards.files import write_json
 from gliomoe.data_shards.ingest import find_studies
+from gliomoe.data_shards.ingest.source import read_source
 from gliomoe.data_shards.labels import REGIONS, from_canonical, from_regions
-from gliomoe.data_shards.nifti import Volume, read_nifti, write_nifti
+from gliomoe.data_shards.nifti import Volume, write_nifti
 from gliomoe.data_shards.preprocess import preprocess
 from gliomoe.data_shards.preprocess.native import to_native
-from gliomoe.data_shards.study import RawStudy, study_key
+from gliomoe.data_shards.study import RawStudy, study_key, to_paths
 from gliomoe.finetune.inference import StudyPrediction
 from gliomoe.finetune.predictor import Predictor
 
@@ -123,7 +124,7 @@ def predict_case(
     prediction = predictor(study)
     # Without the step `grid` all series share one grid, and any of them will do.
     series = study.history.get("grid", {}).get("reference", next(iter(study.volumes)))
-    reference = read_nifti(raw.series[series])
+    reference = read_source(raw.series[series])
     record = _record(predictor, name, raw, list(study.volumes), series, reference)
     with _together(out, name) as folder:
         if prediction.regions is not None:
@@ -169,7 +170,7 @@ def _record(
         "sequences": {
             "used": list(used),
             "missing": [s for s in predictor.sequences if s not in used],
-            "files": {s: str(path.resolve()) for s, path in raw.series.items()},
+            "files": {s: to_paths(source) for s, source in raw.series.items()},
         },
         "model": {
             "name": predictor.name,

@@ -23,6 +23,7 @@ from gliomoe.finetune.cases import (
     LabelledCase,
     labelled_cases,
     refuse_leakage,
+    require_labels,
     task_counts,
 )
 from gliomoe.finetune.config import SCRATCH, FinetuneConfig
@@ -92,6 +93,8 @@ def prepare(config: FinetuneConfig) -> Prepared:
         load_encoder(model, checkpoint)  # what does not fit is refused before anything is written
     if config.labels is not None:
         read_label_table(config.labels)  # a bad table is refused before cases are preprocessed
+    else:
+        require_labels(config.data, config.markers)
     shards = open_or_build(
         config.data,
         config.cache or config.out / "shards",

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
-from gliomoe.data_shards.errors import UsageError
+from gliomoe.data_shards.errors import UsageError, printable
 from gliomoe.data_shards.files import FULL, disk_full
 
 COMMANDS = {
@@ -153,7 +153,7 @@ def _description(name: str, module: ModuleType) -> str:
 
 def _explain(error: Exception) -> str:
     """One line for a person."""
-    text = " ".join(str(error).split())
+    text = printable(" ".join(str(error).split()))
     if hasattr(error, "exit_code"):
         return text
     if isinstance(error, OSError) and error.errno in FULL:

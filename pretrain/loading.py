@@ -14,7 +14,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
-from gliomoe.data_shards.errors import DataError
+from gliomoe.data_shards.errors import DataError, UsageError
 from gliomoe.pretrain.signals import SIGNALS
 from gliomoe.pretrain.views import PairBatch, ViewPair, collate_pairs
 
@@ -139,10 +139,11 @@ def load_parts(
     iterator = iter(loader)
     try:
         yield from iterator
-    except DataError as error:
+    except (DataError, UsageError) as error:
         # A worker's error arrives with its traceback in the text; its last line is the message.
+        kind = type(error)
         text = str(error).strip().splitlines()[-1]
-        raise DataError(text.rsplit("DataError: ", 1)[-1]) from error
+        raise kind(text.rsplit(f"{kind.__name__}: ", 1)[-1]) from error
     except RuntimeError as error:
         if not isinstance(iterator, _MultiProcessingDataLoaderIter):
             raise

@@ -45,6 +45,7 @@ def test_data_files():
     for package in ("gliomoe.pretrain", "gliomoe.finetune"):
         assert (files(package) / "configs/quickstart.toml").is_file()
     assert (files("gliomoe.launch") / "pretrain.sh").is_file()
+    assert (files("gliomoe.data_shards.ingest") / "dicom_sequences.toml").is_file()
 
 
 def test_no_bare_import():

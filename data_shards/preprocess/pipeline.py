@@ -6,8 +6,9 @@ import numpy as np
 
 from gliomoe.data_shards.errors import DataError, UsageError
 from gliomoe.data_shards.fingerprint import fingerprint
+from gliomoe.data_shards.ingest.source import read_source
 from gliomoe.data_shards.labels import to_canonical
-from gliomoe.data_shards.nifti import read_labels, read_nifti
+from gliomoe.data_shards.nifti import read_labels
 from gliomoe.data_shards.preprocess.background import background
 from gliomoe.data_shards.preprocess.case import Case, Series
 from gliomoe.data_shards.preprocess.config import PreprocessConfig
@@ -59,6 +60,7 @@ def preprocess(raw: RawStudy, config: PreprocessConfig, salt: str | None = None)
         history=case.history,
         fingerprint=content,
         layout=raw.layout,
+        labels=raw.labels,
     )
 
 
@@ -71,8 +73,8 @@ def check_steps(config: PreprocessConfig) -> None:
 def _read(raw: RawStudy) -> Case:
     """The files of a study as they are."""
     series = {}
-    for name, path in raw.series.items():
-        volume = read_nifti(path)
+    for name, source in raw.series.items():
+        volume = read_source(source)
         series[name] = Series(volume.data, volume.affine)
     if raw.seg is None:
         return Case(series)

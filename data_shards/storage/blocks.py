@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from threading import Lock
 
+from gliomoe.data_shards.errors import DataError
 from gliomoe.data_shards.files import atomic_write
 from gliomoe.data_shards.storage.config import StorageConfig
 from gliomoe.data_shards.storage.store import FileInfo
@@ -37,11 +38,6 @@ class BlockCache:
         self._block = config.block_bytes
         limit = int(config.cache_gb * 1e9)
         self._disk = _Folder(config.folder / "blocks", limit) if limit else None
-
-    @property
-    def lasting(self) -> bool:
-        """Whether blocks are kept for longer than memory holds them."""
-        return self._disk is not None
 
     def get(self, file: FileInfo, number: int) -> bytes | None:
         """A block, None if it is not kept."""
@@ -127,7 +123,7 @@ class _Folder:
             if self._written > self._limit / 256:
                 self._make_room()
                 self._written = 0
-        except OSError as error:
+        except (OSError, DataError) as error:
             self._limit = 0
             logger.warning("%s: cannot be written (%s); reading goes on without it", path, error)
 

@@ -20,7 +20,7 @@ class StorageConfig:
     """GB of shards kept there, the least recently used go first; 0 keeps only indexes."""
     memory_mb: float = 128.0
     """MB of shards kept in the memory of each reading process."""
-    block_mb: float = 4.0
+    block_mb: float = 1.0
     """MiB of a shard that are fetched and kept as one; neighbours are fetched together."""
     retries: int = 6
     """Further attempts after a fault of the network or the server."""

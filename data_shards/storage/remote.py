@@ -10,6 +10,7 @@ import io
 import itertools
 import logging
 import os
+import random
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -33,6 +34,9 @@ _CLOUD_IDENTITY = "169.254.169.254"
 _ENDPOINTS = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT")
 
 _T = TypeVar("_T")
+
+_random = random.SystemRandom()
+"""Of its own: what a run draws must not depend on faults of the network."""
 
 _first_user: list[int] = []
 """The process in which `obstore` has its threads."""
@@ -78,25 +82,29 @@ class RemoteStore:
     def local(self, file: FileInfo) -> Path:
         """A copy in the cache folder, made once for all processes of this machine."""
         path = self._config.folder / "files" / f"{file.sha256[:32]}-{file.name}"
-        with _locked(path):
-            if path.is_file() and hash_file(path) == file.sha256:
-                return path
-            with self.stream(file.name) as stream, atomic_write(path) as copy:
-                shutil.copyfileobj(stream, copy, 1 << 20)
-            if hash_file(path) != file.sha256:
+        try:
+            with _locked(path):
+                if path.is_file() and hash_file(path) == file.sha256:
+                    return path
+                with self.stream(file.name) as stream, atomic_write(path) as copy:
+                    shutil.copyfileobj(stream, copy, 1 << 20)
+                if hash_file(path) == file.sha256:
+                    return path
                 path.unlink()
-                raise DataError(
-                    f"{self.place(file.name)}: differs from its sha256; upload the set again"
-                )
-        return path
+        except FileNotFoundError as error:
+            raise DataError(f"{self.place(file.name)}: is missing; upload it again") from error
+        except OSError as error:
+            raise UsageError(
+                f"{path}: cannot be written ({error.strerror}); free space there, "
+                "or set another cache folder"
+            ) from error
+        raise DataError(f"{self.place(file.name)}: differs from its sha256; upload the set again")
 
     def range(self, file: FileInfo, offset: int, length: int, what: str) -> memoryview:
         """A part of a file, from blocks that are kept or fetched with their neighbours."""
         if offset + length > file.bytes:
             raise DataError(f"{self.place(file.name)}: ends before {what}; build the set again")
         size = self._config.block_bytes
-        if length >= size and not self._cache.lasting:  # no neighbour would use the rest
-            return self._fetch(file, offset, offset + length)
         numbers = range(offset // size, -(-(offset + length) // size))
         blocks: dict[int, bytes | memoryview | None] = {
             number: self._cache.get(file, number) for number in numbers
@@ -185,6 +193,7 @@ class RemoteStore:
                         f"{_line(error)}; {_advice(error)}, then start again"
                     ) from error
                 pause = min(self._config.pause * 2**number, _LONGEST_PAUSE)
+                pause *= _random.uniform(0.5, 1.5)  # so that many readers do not come back at once
                 logger.warning(
                     "%s: %s; tried again in %.1f s", self.place(file), _line(error), pause
                 )

@@ -10,9 +10,11 @@ import numpy as np
 
 from gliomoe.data_shards.errors import UsageError
 from gliomoe.data_shards.indexed import ShardSet
+from gliomoe.data_shards.ingest.source import read_source
 from gliomoe.data_shards.labels import REGIONS, from_regions, to_canonical, to_regions
-from gliomoe.data_shards.nifti import read_labels, read_nifti
+from gliomoe.data_shards.nifti import read_labels
 from gliomoe.data_shards.sequences import SEQUENCES
+from gliomoe.data_shards.study import source_files, to_source
 from gliomoe.finetune.cases import LabelledCase
 from gliomoe.finetune.dataset import read_case
 from gliomoe.finetune.inference import predict_study
@@ -81,15 +83,15 @@ def prediction_scans(folder: Path) -> list[Scan]:
 
 def _prediction_scan(folder: Path, record: Mapping[str, Any]) -> Scan:
     """One predicted case: the reference series, and every other series on its grid."""
-    files = {name: Path(path) for name, path in record["sequences"]["files"].items()}
-    for path in files.values():
+    files = {name: to_source(where) for name, where in record["sequences"]["files"].items()}
+    for path in (path for source in files.values() for path in source_files(source)):
         if not path.is_file():
             raise UsageError(f"{path}: the image of case {record['case']} is no longer there")
     first = record["reference"]["sequence"]
-    reference = read_nifti(files[first])
+    reference = read_source(files[first])
     images = {first: reference.data}
     for name in record["sequences"]["used"]:
-        volume = read_nifti(files[name])
+        volume = read_source(files[name])
         if volume.data.shape == reference.data.shape and np.allclose(
             volume.affine, reference.affine, atol=1e-3
         ):

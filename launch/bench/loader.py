@@ -106,12 +106,15 @@ def measure_loader(source: Path | None, settings: LoaderBench) -> dict[str, Any]
 
 def _cases(source: Path, size: int) -> list[Files]:
     """The cases of a source whose files are read."""
-    found = [dict(raw.series) for raw in find_studies(source)]
-    files = [case for case in found if all(isinstance(path, Path) for path in case.values())]
+    found = []
+    for raw in find_studies(source):
+        files = {name: path for name, path in raw.series.items() if isinstance(path, Path)}
+        if files and len(files) == len(raw.series):
+            found.append(files)
     cases = [
         case
-        for case in files
-        if case and min(n for path in case.values() for n in peers.nibabel_shape(path)) >= size
+        for case in found
+        if min(n for path in case.values() for n in peers.nibabel_shape(path)) >= size
     ]
     if not cases:
         raise UsageError(f"{source}: no case of NIfTI files with {size} voxels along every axis")

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -27,6 +27,10 @@ class _Handler(socketserver.BaseRequestHandler):
         self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def handle(self) -> None:
+        with suppress(BrokenPipeError, ConnectionResetError):  # the reader has enough
+            self.answer_all()
+
+    def answer_all(self) -> None:
         text = b""
         while True:
             while b"\r\n\r\n" not in text:
@@ -35,10 +39,7 @@ class _Handler(socketserver.BaseRequestHandler):
                     return
                 text += more
             head, text = text.split(b"\r\n\r\n", 1)
-            try:
-                self.answer(head + b"\r\n")
-            except (BrokenPipeError, ConnectionResetError):  # the reader has enough
-                return
+            self.answer(head + b"\r\n")
 
     def answer(self, head: bytes) -> None:
         found = _REQUEST.match(head)

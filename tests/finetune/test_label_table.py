@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from gliomoe.data_shards.errors import UsageError
-from gliomoe.finetune.label_table import known_counts, match_cases, read_label_table
+from gliomoe.finetune.label_table import known_counts, match_cases, read_label_table, read_labels
 
 
 def write(folder: Path, text: str, name: str = "labels.csv") -> Path:
@@ -100,3 +100,12 @@ def test_a_session_row_adds_to_its_subject():
 def test_unknown_cases_are_named():
     with pytest.raises(UsageError, match=r"t\.csv: 1 of 2 cases are not in the data: ghost"):
         match_cases({"ghost": {}, "a": {}}, {"a": "a"}, Path("t.csv"))
+
+
+def test_labels_that_a_study_carries_are_read_like_a_table():
+    labels = {"idh": "Wild-Type", "grade": "WHO grade IV", "tert": "NOS", "mgmt": "whatever"}
+    found = read_labels(labels, "study a")
+    assert (found.pop("idh"), found.pop("grade")) == (0.0, 4.0)
+    assert list(found) == ["tert"] and math.isnan(found["tert"])
+    with pytest.raises(UsageError, match="study a, idh: 'perhaps' is not a label of idh"):
+        read_labels({"idh": "perhaps"}, "study a")

@@ -16,6 +16,7 @@ from gliomoe.data_shards.preprocess import PreprocessConfig
 from gliomoe.data_shards.study import Study
 from gliomoe.finetune.inference import StudyPrediction
 from gliomoe.finetune.predict import PredictConfig, find_cases, predict_case, predict_cases
+from gliomoe.finetune.report.collect import prediction_scans
 from gliomoe.launch.cli import main
 from gliomoe.models.checkpoint import save_checkpoint
 from gliomoe.models.registry import create_model
@@ -307,3 +308,17 @@ def test_real_series_on_grids_of_their_own(tmp_path: Path, real_data: Path) -> N
     assert seg.shape == image.shape
     np.testing.assert_allclose(seg.affine, image.affine, atol=1e-3)
     assert record["segmentation"]["volumes_ml"]["ET"] > 300  # half of a head
+
+
+@pytest.mark.real
+def test_dicom_series_with_a_result_in_the_grid_of_one(tmp_path: Path, real_data: Path) -> None:
+    ((name, raw),) = find_cases(real_data / "dicom").items()
+    predictor = Bright()
+    predictor.preprocess = PreprocessConfig(spacing=4.0)
+    record = predict_case(predictor, name, raw, tmp_path, PredictConfig())
+    assert record["sequences"]["used"] == ["t1", "t1ce", "t2", "flair"]
+    seg = nibabel.load(tmp_path / f"{name}_seg.nii.gz")
+    assert seg.shape == tuple(record["reference"]["shape"]) == (280, 320, 22)
+    assert [len(paths) for paths in record["sequences"]["files"].values()] == [22] * 4
+    (scan,) = prediction_scans(tmp_path)
+    assert set(scan.images) == {"t1", "t1ce", "t2", "flair"}

@@ -1,5 +1,6 @@
 """Tiny shard sets and configurations."""
 
+import importlib.util
 from dataclasses import replace
 from pathlib import Path
 
@@ -47,12 +48,21 @@ def make_study(number: int, side: int = 22) -> Study:
 
 
 @pytest.fixture(scope="session")
-def shards(tmp_path_factory) -> Path:
+def write_set():
+    """The function that writes so many studies as a shard set."""
+
+    def write(folder: Path, studies: int, limit: int = 100_000) -> Path:
+        encoded = (encode_study(make_study(n)) for n in range(studies))
+        seal(folder, list(write_shards(folder, encoded, limit)), {"spacing": 3.0})
+        return folder
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def shards(tmp_path_factory, write_set) -> Path:
     """A shard set of eight studies."""
-    folder = tmp_path_factory.mktemp("shards")
-    written = list(write_shards(folder, (encode_study(make_study(n)) for n in range(8)), 100_000))
-    seal(folder, written, {"spacing": 3.0})
-    return folder
+    return write_set(tmp_path_factory.mktemp("shards"), 8)
 
 
 @pytest.fixture
@@ -67,3 +77,13 @@ def config(shards, tmp_path) -> PretrainConfig:
         optim=OptimConfig(batch=4, lr=1e-3, warmup=2),
         monitor=MonitorConfig(log_every=5, pictures_every=5),
     )
+
+
+@pytest.fixture(scope="session")
+def serve():
+    """The function that serves a folder with byte ranges, as a context with the URL."""
+    path = Path(__file__).parents[1] / "benchmarks/range_server.py"
+    spec = importlib.util.spec_from_file_location("range_server", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.serve

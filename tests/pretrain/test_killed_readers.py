@@ -11,22 +11,27 @@ import pytest
 import torch
 
 from gliomoe.data_shards.augment import AugmentConfig
-from gliomoe.data_shards.indexed import ShardSet
-from gliomoe.data_shards.reader import IndexedReader, OrderConfig
+from gliomoe.data_shards.reader import OrderConfig, open_reader
 from gliomoe.pretrain.config import ViewConfig
 from gliomoe.pretrain.loading import Placement, load_parts
 from gliomoe.pretrain.views import StudyViews
 
 pytestmark = pytest.mark.slow
 
-BATCH, STEPS, SEED = 12, 90, 5
+BATCH, STEPS, SEED = 12, 60, 5
 KILLS = 10
 WORLDS = (3, 1, 2, 4)
 
 
-def digests(folder, rank, world, start, workers):
+@pytest.fixture(scope="module")
+def place(tmp_path_factory, write_set):
+    """26 studies in several shards: a stream leaves two out of each epoch."""
+    return write_set(tmp_path_factory.mktemp("set"), 26)
+
+
+def digests(order, folder, rank, world, start, workers):
     """(step, sample number, digest of everything that is random about it) of one rank."""
-    reader = IndexedReader(ShardSet.open(folder), OrderConfig(), SEED)
+    reader = open_reader([folder], order, SEED, BATCH)
     samples = StudyViews(reader, ViewConfig(size=16, shift=4), AugmentConfig(), 4, SEED)
     placement = Placement(BATCH, 1, rank, world)
     for step, part in enumerate(load_parts(samples, placement, start, STEPS, workers), start):
@@ -40,20 +45,20 @@ def digests(folder, rank, world, start, workers):
             yield step, number, part.boxes.keys[place] + digest.hexdigest()
 
 
-def write(folder, out, rank, world, start):
+def write(order, folder, out, rank, world, start):
     """One rank, in a process group of its own: a line a sample, each written at once."""
     os.setsid()
     torch.set_num_threads(1)  # the parent's other threads did not come along
     with open(out, "a", buffering=1) as file:
-        for step, number, digest in digests(folder, rank, world, start, workers=rank % 2):
+        for step, number, digest in digests(order, folder, rank, world, start, workers=rank % 2):
             file.write(f"{step} {number} {digest}\n")
 
 
-def start_ranks(folder, outs, start):
+def start_ranks(order, folder, outs, start):
     """A process a rank."""
     context = multiprocessing.get_context("fork")
     ranks = [
-        context.Process(target=write, args=(folder, out, rank, len(outs), start))
+        context.Process(target=write, args=(order, folder, out, rank, len(outs), start))
         for rank, out in enumerate(outs)
     ]
     for rank in ranks:
@@ -69,14 +74,19 @@ def whole_lines(path):
     return {int(number): (int(step), digest) for step, number, digest in map(str.split, lines)}
 
 
-def test_ten_kills_and_other_worlds_give_the_undisturbed_sequence(shards, tmp_path):
-    expected = {n: digest for _, n, digest in digests(shards, 0, 1, 0, 0)}
+@pytest.mark.parametrize(
+    "order",
+    [OrderConfig(), OrderConfig(block=2, window=6), OrderConfig("streaming", window=3)],
+    ids=["full", "blocks", "streaming"],
+)
+def test_ten_kills_and_other_worlds_give_the_undisturbed_sequence(place, tmp_path, order):
+    expected = {n: digest for _, n, digest in digests(order, place, 0, 1, 0, 0)}
     assert len(expected) == BATCH * STEPS
     chance, got, done, kills = random.Random(1), {}, 0, 0
     while done < STEPS:
         world = WORLDS[kills % len(WORLDS)]
         outs = [tmp_path / f"{kills}-{rank}" for rank in range(world)]
-        ranks = start_ranks(shards, outs, done)
+        ranks = start_ranks(order, place, outs, done)
         # Killed once a few more steps are there, in the middle of whatever it is then doing.
         goal = done + chance.randint(1, STEPS // KILLS) if kills < KILLS else STEPS
         while _finished(outs, done) < min(goal, STEPS):

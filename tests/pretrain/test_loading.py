@@ -6,9 +6,15 @@ import signal
 import time
 
 import pytest
+import torch
 
-from gliomoe.data_shards.errors import DataError
+from gliomoe.data_shards.augment import AugmentConfig
+from gliomoe.data_shards.errors import DataError, UsageError
+from gliomoe.data_shards.reader import OrderConfig, open_reader
+from gliomoe.data_shards.storage.config import StorageConfig
+from gliomoe.pretrain.config import ViewConfig
 from gliomoe.pretrain.loading import Placement, StepSampler, load_parts
+from gliomoe.pretrain.views import StudyViews
 
 
 @pytest.mark.parametrize(("world", "accumulation"), [(1, 1), (2, 1), (4, 3), (3, 4)])
@@ -39,9 +45,10 @@ class Broken:
     """Samples that cannot be read."""
 
     forkable = True
+    kind = DataError
 
     def __getitem__(self, number):
-        raise DataError(f"sample {number} is damaged")
+        raise self.kind(f"sample {number} is damaged")
 
     def where(self, number):
         return f"shard-000000.tar, study {number}"
@@ -62,9 +69,12 @@ class Hanging(Broken):
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_an_error_stays_one_line(workers):
-    with pytest.raises(DataError) as error:
-        list(itertools.islice(load_parts(Broken(), Placement(2, 1), 0, 1, workers), 1))
+@pytest.mark.parametrize("kind", [DataError, UsageError])
+def test_an_error_stays_one_line(workers, kind):
+    samples = Broken()
+    samples.kind = kind
+    with pytest.raises(kind) as error:
+        list(itertools.islice(load_parts(samples, Placement(2, 1), 0, 1, workers), 1))
     assert str(error.value) == "sample 0 is damaged"
 
 
@@ -79,3 +89,20 @@ def test_a_reader_that_dies_is_reported_with_its_study():
 def test_a_reader_that_hangs_is_reported_with_its_study():
     with pytest.raises(DataError, match="readers are at shard-000000.tar, study 0; look at"):
         next(load_parts(Hanging(), Placement(2, 1), 0, 4, 1, timeout=2))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["indexed", "streaming"])
+def test_a_server_gives_what_a_folder_gives(shards, serve, tmp_path, kind):
+    def read(place, workers):
+        reader = open_reader(
+            [place], OrderConfig(kind, block=1), 0, 4, StorageConfig(cache=tmp_path)
+        )
+        samples = StudyViews(reader, ViewConfig(size=16, shift=4), AugmentConfig(), 4, 0)
+        return list(load_parts(samples, Placement(4, 1), 0, 3, workers))
+
+    with serve(shards) as url:
+        remote = read(url, 1)
+    for a, b in zip(remote, read(shards, 0), strict=True):
+        assert a.boxes.keys == b.boxes.keys
+        assert torch.equal(a.boxes.codes, b.boxes.codes)

@@ -141,6 +141,18 @@ def test_an_index_of_another_set(web, shard_set, storage):
         ShardSet.open(f"{web.url}/{folder.name}", storage=storage)
 
 
+def test_an_index_that_is_missing_or_has_no_place(web, shard_set, storage):
+    folder, _ = shard_set
+    url = f"{web.url}/{folder.name}"
+    storage.cache.write_text("in the way")
+    with pytest.raises(UsageError, match="cannot be written.*another cache folder"):
+        ShardSet.open(url, storage=storage)
+    storage.cache.unlink()
+    (folder / "index.npy").unlink()
+    with pytest.raises(DataError, match="index.npy: is missing"):
+        ShardSet.open(url, storage=storage)
+
+
 def test_the_index_is_fetched_once(served, storage):
     door, url, _ = served
     for _ in range(3):
@@ -281,6 +293,27 @@ def test_hostile_names_in_dataset_json(shard_set, name):
         with pytest.raises(DataError, match="impossible name"):
             ShardSet.open(folder)
         path.write_text(json.dumps(info))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda info: info.pop("preprocess"),
+        lambda info: info.update(shards=3),
+        lambda info: info["shards"][0].pop("sha256"),
+        lambda info: info["shards"][0].update(bytes=-1),
+        lambda info: info["shards"][0].update(studies="2"),
+        lambda info: info["index"].update(sha256="../x"),
+    ],
+)
+def test_a_damaged_dataset_json(shard_set, change):
+    folder, _ = shard_set
+    path = folder / "dataset.json"
+    info = json.loads(path.read_text())
+    change(info)
+    path.write_text(json.dumps(info))
+    with pytest.raises(DataError, match="dataset.json: (damaged|lists).*build the set again"):
+        ShardSet.open(folder)
 
 
 @pytest.mark.parametrize("wrong", [{"block_mb": 0}, {"timeout": 0}, {"retries": -1}])

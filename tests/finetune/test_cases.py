@@ -1,0 +1,72 @@
+"""Labelled cases from the labels that the data carry themselves."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from gliomoe.data_shards.build import BuildConfig, build_shards, open_or_build
+from gliomoe.data_shards.errors import UsageError
+from gliomoe.data_shards.indexed import ShardSet
+from gliomoe.data_shards.nifti import write_nifti
+from gliomoe.data_shards.preprocess import PreprocessConfig
+from gliomoe.finetune.cases import carried_tasks, labelled_cases, require_labels
+
+SMALL = BuildConfig(keep_ids=True, preprocess=PreprocessConfig(spacing=None))
+
+
+@pytest.fixture
+def cohort(tmp_path):
+    """A BIDS data set of three subjects: two with an IDH status, one of these with a grade."""
+    folder = tmp_path / "bids"
+    for number, name in enumerate("ABC"):
+        data = np.random.default_rng(number).integers(100, 1000, (12, 12, 12)).astype(np.int16)
+        write_nifti(folder / f"sub-{name}" / "anat" / f"sub-{name}_T1w.nii", data, np.eye(4))
+    table = "participant_id\tname\tidh\tgrade\nA\tAda\tmutant\t2\nB\tBob\twt\tn/a\n"
+    (folder / "participants.tsv").write_text(table, "utf-8")
+    return folder
+
+
+def test_labels_travel_from_the_source_to_the_cases(cohort, tmp_path):
+    shards = open_or_build(cohort, tmp_path / "cache", SMALL)
+    assert carried_tasks(shards) == {"idh", "grade"}
+    cases = {case.key: case.targets for case in labelled_cases(shards, None, ["idh", "grade"])}
+    assert list(cases) == ["sub-a", "sub-b"]
+    assert cases["sub-a"] == {"idh": 1.0, "grade": 2.0}
+    assert cases["sub-b"]["idh"] == 0.0 and math.isnan(cases["sub-b"]["grade"])
+    with pytest.raises(UsageError, match=r"task tert: no case has a known label in the data, and"):
+        labelled_cases(shards, None, ["tert"])
+
+
+def test_a_table_wins_over_what_the_studies_carry(cohort, tmp_path):
+    shards = open_or_build(cohort, tmp_path / "cache", SMALL)
+    table = tmp_path / "labels.csv"
+    table.write_text("case,idh\nsub-C,mutant\n", "utf-8")
+    assert [case.key for case in labelled_cases(shards, table, ["idh"])] == ["sub-c"]
+
+
+def test_records_hold_labels_only_where_there_are_some(cohort, tmp_path):
+    build_shards([cohort], tmp_path / "set", SMALL)
+    records = [dict(ShardSet.open(tmp_path / "set").record(i)) for i in range(3)]
+    assert [record.get("labels") for record in records] == [
+        {"grade": "2", "idh": "mutant"},
+        {"idh": "wt"},
+        None,
+    ]
+    assert "labels" not in records[2] and "Bob" not in json.dumps(records)
+
+
+def test_changed_labels_are_another_set(cohort, tmp_path):
+    build_shards([cohort], tmp_path / "set", SMALL)
+    path = cohort / "participants.tsv"
+    path.write_text(path.read_text().replace("wt", "na"), "utf-8")
+    with pytest.raises(UsageError, match="holds another shard set"):
+        build_shards([cohort], tmp_path / "set", SMALL)
+
+
+def test_missing_labels_are_known_before_anything_is_built(cohort):
+    require_labels(cohort, ["idh", "grade"])
+    require_labels(cohort, [])
+    with pytest.raises(UsageError, match="carries no labels for tert; give a table with --labels"):
+        require_labels(cohort, ["idh", "tert"])
