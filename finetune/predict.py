@@ -27,7 +27,7 @@ from gliomoe.data_shards.labels import REGIONS, from_canonical, from_regions
 from gliomoe.data_shards.nifti import Volume, read_nifti, write_nifti
 from gliomoe.data_shards.preprocess import preprocess
 from gliomoe.data_shards.preprocess.native import to_native
-from gliomoe.data_shards.study import RawStudy, study_key
+from gliomoe.data_shards.study import RawStudy, Study, study_key
 from gliomoe.finetune.inference import StudyPrediction
 from gliomoe.finetune.predictor import Predictor
 
@@ -124,7 +124,7 @@ def predict_case(
     # Without the step `grid` all series share one grid, and any of them will do.
     series = study.history.get("grid", {}).get("reference", next(iter(study.volumes)))
     reference = read_nifti(raw.series[series])
-    record = _record(predictor, name, raw, list(study.volumes), series, reference)
+    record = _record(predictor, name, raw, study, series, reference)
     with _together(out, name) as folder:
         if prediction.regions is not None:
             record["segmentation"] = _write_maps(
@@ -153,7 +153,7 @@ def _record(
     predictor: Predictor,
     name: str,
     raw: RawStudy,
-    used: Sequence[str],
+    study: Study,
     series: str,
     reference: Volume,
 ) -> dict[str, Any]:
@@ -167,10 +167,11 @@ def _record(
             "spacing_mm": [float(s) for s in np.linalg.norm(reference.affine[:3, :3], axis=0)],
         },
         "sequences": {
-            "used": list(used),
-            "missing": [s for s in predictor.sequences if s not in used],
+            "used": list(study.volumes),
+            "missing": [s for s in predictor.sequences if s not in study.volumes],
             "files": {s: str(path.resolve()) for s, path in raw.series.items()},
         },
+        "preprocessing": study.history,
         "model": {
             "name": predictor.name,
             "source": str(predictor.source),
