@@ -4,21 +4,15 @@ Notable: nilearn's template ends at the brain. Matched by itself it grows until 
 skin, so a dark skull and a bright scalp of usual thickness are put around it.
 """
 
-import importlib.util
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 from scipy import ndimage
 
-from gliomoe.data_shards.errors import DataError
+from gliomoe.data_shards.mni import BRAIN_T1, mni_map
 from gliomoe.data_shards.preprocess.case import Series
 from gliomoe.data_shards.preprocess.resample import resample_image
-
-_BRAIN_T1 = 0.2 * 255
-"""Value of the T1 map above which nilearn's brain mask begins."""
 
 _SKULL_MM, _SKULL = 8.0, 25.0
 _SCALP_MM, _SCALP = 16.0, 190.0
@@ -67,7 +61,7 @@ def head_template(spacing: float) -> Template:
     everywhere = np.ones(data.shape, bool)
     image = resample_image(data, everywhere, affine, to_affine, shape)[0]
     share = resample_image(
-        (data > _BRAIN_T1).astype(np.float32), everywhere, affine, to_affine, shape
+        (data > BRAIN_T1).astype(np.float32), everywhere, affine, to_affine, shape
     )[0]
     brain = ndimage.binary_fill_holes(share > 0.5)
     away = ndimage.distance_transform_edt(~brain, spacing)
@@ -80,15 +74,8 @@ def head_template(spacing: float) -> Template:
 
 @lru_cache(maxsize=1)
 def _brain() -> tuple[np.ndarray, np.ndarray, tuple[slice, ...]]:
-    """The T1 map at 1 mm, its affine and the box of the brain.
-
-    It is read as a file: `nilearn.datasets` gives the same numbers but takes seconds to import.
-    """
-    spec = importlib.util.find_spec("nilearn")
-    if spec is None or spec.origin is None:
-        raise DataError("nilearn: not installed; its MNI152 template is what brains are found by")
-    name = "mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz"
-    image = nib.Nifti1Image.from_filename(Path(spec.origin).parent / "datasets" / "data" / name)
+    """The T1 map at 1 mm, its affine and the box of the brain."""
+    image = mni_map("t1")
     data = np.asarray(image.dataobj, np.float32)
-    (box,) = ndimage.find_objects((data > _BRAIN_T1).astype(np.int8))
+    (box,) = ndimage.find_objects((data > BRAIN_T1).astype(np.int8))
     return data, np.asarray(image.affine, np.float64), box
