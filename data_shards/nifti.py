@@ -27,6 +27,12 @@ SUFFIXES = (".nii", ".nii.gz")
 
 _MAX_OFFSET = 1024**2
 _MAX_SPACING = 100.0
+_MAX_RATIO = 100
+"""Bytes of voxels for each byte of a file, above which there is no image in it but a trap."""
+
+_LARGE = 64 * 1024**2
+"""Bytes of voxels below which that does not matter."""
+
 _PIECE = 16 * 1024**2
 _HEADERS = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
 _UNREADABLE = (OSError, EOFError, zlib.error)
@@ -55,9 +61,10 @@ def read_nifti(path: Path) -> Volume:
     Raises:
         UsageError: If there is no such file.
         DataError: If the file is no NIfTI image, is truncated or damaged, is not 3-D, has an
-            impossible size or affine, holds NaN or infinite voxels, or no contrast at all.
+            impossible size or affine, is compressed beyond belief, holds NaN or infinite voxels, or
+            no contrast at all.
     """
-    volume = _read(path)
+    volume = _read(path, ratio=_MAX_RATIO)
     least, most = float(volume.data.min()), float(volume.data.max())
     if least == most:
         what = "all zero" if most == 0 else f"all {most:g}"
@@ -67,7 +74,7 @@ def read_nifti(path: Path) -> Volume:
 
 def read_labels(path: Path) -> Volume:
     """Read a segmentation, which may be empty; otherwise as `read_nifti`."""
-    return _read(path)
+    return _read(path, ratio=math.inf)
 
 
 def write_nifti(path: Path, array: np.ndarray, affine: np.ndarray) -> None:
@@ -92,14 +99,17 @@ def write_nifti(path: Path, array: np.ndarray, affine: np.ndarray) -> None:
         file.write(gzip.compress(content, 6, mtime=0) if path.suffix == ".gz" else content)
 
 
-def _read(path: Path) -> Volume:
-    """Header, checks, voxels, checks."""
+def _read(path: Path, ratio: float) -> Volume:
+    """Header, checks, voxels, checks; `ratio` bounds the bytes of voxels for a byte of file."""
     if not path.is_file():
         raise UsageError(f"{path}: no such file")
     try:
         with _open(path) as file:
             header = _header(file, path)
             shape, affine = _shape(header, path), _affine(header, path)
+            size = math.prod(shape) * header.get_data_dtype().itemsize
+            if size > max(_LARGE, ratio * path.stat().st_size):
+                raise DataError(f"{path}: too small a file for its {size} bytes of voxels")
             raw = _voxels(file, header, math.prod(shape), path)
     except _UNREADABLE as error:
         raise DataError(f"{path}: truncated or damaged ({error}); copy the file again") from error
@@ -130,6 +140,7 @@ def _header(file: IO[bytes], path: Path) -> nib.Nifti1Header:
     block += file.read(size - len(block))
     kind = _HEADERS[size]
     try:
+        _check_spacing(kind(block, check=False), path)
         header = kind(block)
     except (HeaderDataError, WrapStructError, ValueError) as error:
         raise DataError(f"{path}: not a valid NIfTI header ({error}); convert it again") from error
@@ -140,6 +151,14 @@ def _header(file: IO[bytes], path: Path) -> nib.Nifti1Header:
         raise DataError(f"{path}: voxels start at byte {offset:g}; convert the file again")
     file.read(int(offset) - size)
     return header
+
+
+def _check_spacing(header: nib.Nifti1Header, path: Path) -> None:
+    """Refuse voxel sizes that the place in space rests on and nibabel would make up for."""
+    spacing = header["pixdim"][1:4]
+    if header["sform_code"] == 0 and not ((spacing > 0) & np.isfinite(spacing)).all():
+        sides = " x ".join(f"{side:g}" for side in spacing)
+        raise DataError(f"{path}: voxels of {sides} mm; repair the header")
 
 
 def _shape(header: nib.Nifti1Header, path: Path) -> tuple[int, ...]:

@@ -111,7 +111,7 @@ def evaluate(config: EvaluateConfig, provenance: dict[str, Any]) -> dict[str, An
     shards = open_or_build(
         config.data,
         config.cache or config.out / "shards",
-        BuildConfig(keep_ids=True, preprocess=PreprocessConfig(**run.preprocessing)),
+        BuildConfig(keep_ids=True, preprocess=PreprocessConfig.from_json(run.preprocessing)),
     )
     cases = labelled_cases(shards, config.labels, _measurable(run, config.labels, shards))
     for each in (run, other):

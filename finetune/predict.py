@@ -28,7 +28,7 @@ from gliomoe.data_shards.labels import REGIONS, from_canonical, from_regions
 from gliomoe.data_shards.nifti import Volume, write_nifti
 from gliomoe.data_shards.preprocess import preprocess
 from gliomoe.data_shards.preprocess.native import to_native
-from gliomoe.data_shards.study import RawStudy, study_key, to_paths
+from gliomoe.data_shards.study import RawStudy, Study, study_key, to_paths
 from gliomoe.finetune.inference import StudyPrediction
 from gliomoe.finetune.predictor import Predictor
 
@@ -125,7 +125,7 @@ def predict_case(
     # Without the step `grid` all series share one grid, and any of them will do.
     series = study.history.get("grid", {}).get("reference", next(iter(study.volumes)))
     reference = read_source(raw.series[series])
-    record = _record(predictor, name, raw, list(study.volumes), series, reference)
+    record = _record(predictor, name, raw, study, series, reference)
     with _together(out, name) as folder:
         if prediction.regions is not None:
             record["segmentation"] = _write_maps(
@@ -154,7 +154,7 @@ def _record(
     predictor: Predictor,
     name: str,
     raw: RawStudy,
-    used: Sequence[str],
+    study: Study,
     series: str,
     reference: Volume,
 ) -> dict[str, Any]:
@@ -168,10 +168,11 @@ def _record(
             "spacing_mm": [float(s) for s in np.linalg.norm(reference.affine[:3, :3], axis=0)],
         },
         "sequences": {
-            "used": list(used),
-            "missing": [s for s in predictor.sequences if s not in used],
+            "used": list(study.volumes),
+            "missing": [s for s in predictor.sequences if s not in study.volumes],
             "files": {s: to_paths(source) for s, source in raw.series.items()},
         },
+        "preprocessing": study.history,
         "model": {
             "name": predictor.name,
             "source": str(predictor.source),

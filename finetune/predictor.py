@@ -53,7 +53,7 @@ class Predictor:
             models=tuple(run.models(pick_device(device))),
             sha256=hashes[0] if len(hashes) == 1 else joint,
             sequences=tuple(sorted(trained_on, key=SEQUENCES.index)),
-            preprocess=PreprocessConfig(**run.preprocessing),
+            preprocess=PreprocessConfig.from_json(run.preprocessing),
             inference=run.inference,
             thresholds=run.thresholds,
         )

@@ -98,7 +98,7 @@ def prepare(config: FinetuneConfig) -> Prepared:
     shards = open_or_build(
         config.data,
         config.cache or config.out / "shards",
-        BuildConfig(keep_ids=True, preprocess=PreprocessConfig(**preprocessing)),
+        BuildConfig(keep_ids=True, preprocess=PreprocessConfig.from_json(preprocessing)),
     )
     cases = labelled_cases(shards, config.labels, config.tasks)
     if checkpoint is not None and not config.allow_leakage:

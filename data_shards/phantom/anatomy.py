@@ -5,16 +5,13 @@ et al., MICCAI 2006): it neither folds nor tears. Its field is not mirrored, so 
 differ, and it holds a part that widens or narrows the ventricles.
 """
 
-import importlib.util
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 from scipy import ndimage
 
-from gliomoe.data_shards.errors import DataError
+from gliomoe.data_shards.mni import BRAIN_T1, mni_map
 from gliomoe.data_shards.phantom.grid import MODEL_GRID, WARP_GRID, Grid, smooth_noise
 
 _SQUARINGS = 5
@@ -23,8 +20,6 @@ _FINE_WARP = (10.0, 1.2)
 """Smoothness and root-mean-square velocity, mm: lobes and gyri."""
 
 _FWHM_PER_SIGMA = 2.355
-_BRAIN_T1 = 0.2 * 255
-"""Value of the T1 map above which nilearn's brain mask begins."""
 _MARGIN = 12
 """Voxels around the brain, more than any blur reaches."""
 
@@ -114,22 +109,9 @@ def tissue_maps(spacing: float) -> tuple[Grid, np.ndarray]:
 
 @lru_cache(maxsize=1)
 def _template() -> tuple[Grid, np.ndarray]:
-    """The maps that nilearn ships, [3, D, H, W], cut to the brain.
-
-    They are read as files: `nilearn.datasets` gives the same numbers but takes six seconds to
-    import.
-    """
-    spec = importlib.util.find_spec("nilearn")
-    if spec is None or spec.origin is None:
-        raise DataError("nilearn: not installed; its MNI152 maps are the phantom's anatomy")
-    folder = Path(spec.origin).parent / "datasets" / "data"
-    t1, gm, wm = (
-        nib.Nifti1Image.from_filename(
-            folder / f"mni_icbm152_{name}_tal_nlin_sym_09a_converted.nii.gz"
-        )
-        for name in ("t1", "gm", "wm")
-    )
-    brain = ndimage.binary_fill_holes(np.asarray(t1.dataobj) > _BRAIN_T1)
+    """The maps that nilearn ships, [3, D, H, W], cut to the brain."""
+    t1, gm, wm = (mni_map(name) for name in ("t1", "gm", "wm"))
+    brain = ndimage.binary_fill_holes(np.asarray(t1.dataobj) > BRAIN_T1)
     box = ndimage.find_objects(brain.astype(np.int8))[0]
     maps = np.stack([np.asarray(image.dataobj)[box] / np.float32(255) for image in (gm, wm)])
     brain = brain[box].astype(np.float32)

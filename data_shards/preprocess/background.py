@@ -21,13 +21,16 @@ _CLOSING = 2
 
 
 def background(case: Case, config: PreprocessConfig) -> Case:
-    """Find the head in every series and set the rest to 0.
+    """Find the head in every series that has no mask yet and set the rest to 0.
 
     Raises:
         DataError: If a series shows no tissue.
     """
     series, shares = {}, {}
     for name, one in case.series.items():
+        if one.mask is not None:  # the brain was extracted
+            series[name] = one
+            continue
         mask = tissue_mask(one.data)
         if not mask.any():
             raise DataError(f"{name} shows no tissue; leave it out")
@@ -45,7 +48,7 @@ def tissue_mask(data: np.ndarray) -> np.ndarray:
     Returns:
         [D, H, W] bool.
     """
-    if _border_zeros(data) >= _MASKED:
+    if is_masked(data):
         mask = data != 0
         if mask.any():
             box = bounding_box(mask)
@@ -66,8 +69,8 @@ def tissue_mask(data: np.ndarray) -> np.ndarray:
     return ndimage.binary_fill_holes(ndimage.binary_fill_holes(mask, in_slice))
 
 
-def _border_zeros(data: np.ndarray) -> float:
-    """Share of the outermost voxels that are exactly 0."""
+def is_masked(data: np.ndarray) -> bool:
+    """Whether the background is empty already: nearly all of the outermost voxels are 0."""
     faces = [data[[0, -1]], data[:, [0, -1]], data[:, :, [0, -1]]]
     zeros = sum(int(np.sum(face == 0)) for face in faces)
-    return zeros / sum(face.size for face in faces)
+    return zeros >= _MASKED * sum(face.size for face in faces)

@@ -102,7 +102,7 @@ def _shards(run: FinetunedRun, settings: Mapping[str, Any]) -> ShardSet:
     return open_or_build(
         Path(settings["data"]),
         Path(settings.get("cache", run.path / "shards")),
-        BuildConfig(keep_ids=True, preprocess=PreprocessConfig(**run.preprocessing)),
+        BuildConfig(keep_ids=True, preprocess=PreprocessConfig.from_json(run.preprocessing)),
     )
 
 

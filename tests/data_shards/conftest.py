@@ -1,10 +1,15 @@
 """Small studies made of smooth random blobs, and shard sets of them."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from gliomoe.data_shards.dataset import seal
 from gliomoe.data_shards.nifti import write_nifti
+from gliomoe.data_shards.preprocess.case import Series
+from gliomoe.data_shards.preprocess.resample import resample_image
+from gliomoe.data_shards.preprocess.template import head_template
 from gliomoe.data_shards.record import encode_study
 from gliomoe.data_shards.study import Study
 from gliomoe.data_shards.writer import write_shards
@@ -81,3 +86,57 @@ def make_case():
         return folder / name
 
     return make
+
+
+@pytest.fixture(scope="session")
+def heads():
+    """Simulated heads with skull and scalp: functions that make grids, motions and scans."""
+    return SimpleNamespace(axial=_axial, turned=_turned, scan=_scan, brain_on=_brain_on)
+
+
+_CURVES = {
+    "t1": ([0, 25, 60, 120, 200, 255], [0, 20, 60, 130, 200, 220]),
+    "t2": ([0, 25, 60, 120, 200, 255], [0, 10, 255, 150, 90, 80]),
+    "flair": ([0, 25, 60, 120, 200, 255], [0, 15, 40, 170, 120, 100]),
+}
+"""Sequence → its intensity at those of the template."""
+
+
+def _axial(spacing, shape, centre=(0, -18, 5)):
+    """A grid along R, A, S about a point."""
+    affine = np.diag([*spacing, 1.0])
+    affine[:3, 3] = np.array(centre) - affine[:3, :3] @ ((np.array(shape) - 1) / 2)
+    return affine
+
+
+def _turned(degrees, shift, about=(0, -18, 10)):
+    """A rigid motion: rotations about x, y, z through a point, then a shift, mm."""
+    turn = np.eye(3)
+    for axis, angle in enumerate(np.radians(degrees)):
+        one = np.eye(3)
+        a, b = [k for k in range(3) if k != axis]
+        one[a, a] = one[b, b] = np.cos(angle)
+        one[a, b], one[b, a] = -np.sin(angle), np.sin(angle)
+        turn = one @ turn
+    motion = np.eye(4)
+    motion[:3, :3] = turn
+    motion[:3, 3] = np.array(shift) + about - turn @ np.array(about)
+    return motion
+
+
+def _scan(sequence, affine, shape, motion=None, noise=3.0, seed=0):
+    """A head as a scanner would store it, which a motion would bring to its place."""
+    head = head_template(2.0)
+    contrast = np.interp(head.image.data, *_CURVES[sequence]).astype(np.float32)
+    there = affine if motion is None else motion @ affine
+    everywhere = np.ones(contrast.shape, bool)
+    data, _ = resample_image(contrast, everywhere, head.image.affine, there, shape)
+    air = np.abs(np.random.default_rng(seed).normal(size=shape)) * noise
+    return Series((data + air).astype(np.float32), affine)
+
+
+def _brain_on(affine, shape):
+    """Where the brain of `scan` is, bool."""
+    head = head_template(2.0)
+    everywhere = np.ones(head.brain.shape, bool)
+    return resample_image(head.brain, everywhere, head.image.affine, affine, shape)[0] > 0.5

@@ -94,6 +94,22 @@ BAD = {
     "affine_zero": (content(picture(), ZERO), "affine is singular"),
     "affine_flat": (content(picture(), FLAT), "affine is singular"),
     "affine_nan": (content(picture(), NAN), "affine holds NaN"),
+    "spacing_zero": (
+        content(picture(), sform_code=0, qform_code=0, pixdim=[1, 1, 0, 1, 0, 0, 0, 0]),
+        "voxels of 1 x 0 x 1 mm",
+    ),
+    "spacing_negative": (
+        content(picture(), sform_code=0, qform_code=1, pixdim=[1, 1, -2, 1, 0, 0, 0, 0]),
+        "voxels of 1 x -2 x 1 mm",
+    ),
+    "spacing_infinite": (
+        content(picture(), sform_code=0, qform_code=1, pixdim=[1, 1, np.inf, 1, 0, 0, 0, 0]),
+        "voxels of 1 x inf x 1 mm",
+    ),
+    "qform_impossible": (
+        content(picture(), sform_code=0, qform_code=1, quatern_b=2.0, quatern_c=2.0),
+        "no valid affine",
+    ),
     "metres": (content(picture(), AFFINE * 1e-3), "voxels of 0.002"),
     "slope": (content(picture(), scl_slope=2, scl_inter=np.inf), "no valid intensity scale"),
 }
@@ -118,6 +134,44 @@ def test_bomb_is_not_unpacked(tmp_path, monkeypatch):
     monkeypatch.setattr(gzip.GzipFile, "read", lambda self, n=-1: taken.append(n) or read(self, n))
     assert read_nifti(path).data.shape == (6, 5, 4)
     assert min(taken) >= 0 and sum(taken) < 1000
+
+
+def test_bombs_that_fit_their_header_are_not_unpacked(tmp_path, monkeypatch):
+    """Equal voxels shrink a hundredfold, images never do; labels may, and then are read."""
+    path = tmp_path / "bomb.nii.gz"
+    sides = (512, 512, 144)
+    head = content(picture(), dim=[3, *sides, 1, 1, 1, 1])[:352]
+    path.write_bytes(gzip.compress(head + bytes(2 * 512 * 512 * 144), 1))
+    taken = []
+    read = gzip.GzipFile.read
+    monkeypatch.setattr(gzip.GzipFile, "read", lambda self, n=-1: taken.append(n) or read(self, n))
+    with pytest.raises(DataError, match="too small a file for its 75497472 bytes of voxels"):
+        read_nifti(path)
+    assert sum(taken) < 1000
+    assert read_labels(path).data.shape == sides
+
+
+def test_an_affine_that_is_missing_is_named(tmp_path, caplog):
+    path = tmp_path / "a.nii"
+    path.write_bytes(content(picture(), sform_code=0, qform_code=0))
+    volume = read_nifti(path)
+    assert f"{path}: names no coordinate space; its axes are taken as L, A, S" in caplog.text
+    assert (np.diag(volume.affine)[:3] * [-1, 1, 1] > 0).all()
+
+
+def test_what_cannot_be_opened(tmp_path, monkeypatch):
+    (tmp_path / "folder.nii.gz").mkdir()
+    with pytest.raises(UsageError, match="no such file"):
+        read_nifti(tmp_path / "folder.nii.gz")
+    path = tmp_path / "a.nii.gz"
+    write_nifti(path, picture(), AFFINE)
+
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(type(path), "open", refuse)
+    with pytest.raises(DataError, match="Permission denied"):
+        read_nifti(path)
 
 
 def test_labels_may_be_empty_and_files_may_not_be_there(tmp_path):

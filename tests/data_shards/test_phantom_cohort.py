@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 from gliomoe.data_shards.errors import UsageError
+from gliomoe.data_shards.ingest import find_studies
 from gliomoe.data_shards.phantom import cohort
 from gliomoe.data_shards.phantom.cohort import write_cohort
 from gliomoe.data_shards.phantom.subject import CohortConfig
+from gliomoe.data_shards.preprocess import PreprocessConfig, preprocess
 from gliomoe.launch import cli
 
 CONFIG = CohortConfig(3, spacing=7.0, seed=11)
@@ -102,6 +104,13 @@ def test_a_killed_cohort_continues(labelled, tmp_path, monkeypatch):
     assert (report.made, report.kept) == (2, 1)
     assert (out / "sub-001").stat().st_mtime_ns == kept
     assert hashes(out) == hashes(labelled)
+
+
+def test_preprocessing_takes_them_as_extracted_and_aligned(labelled):
+    for raw in find_studies(labelled):
+        history = preprocess(raw, PreprocessConfig(spacing=None)).history
+        assert history["register"]["series"] == {} and history["n4"]["corrected"] == {}
+        assert history["brain"]["method"] == "none" and history["grid"]["resampled"] == []
 
 
 def test_a_finished_cohort_is_left_alone(labelled):

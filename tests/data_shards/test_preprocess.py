@@ -1,17 +1,26 @@
 """Grids, backgrounds and labels, against geometry that is known exactly."""
 
 import itertools
+import json
 
+import nibabel as nib
 import numpy as np
 import pytest
 
+from gliomoe.data_shards.build import BuildConfig
 from gliomoe.data_shards.errors import DataError, UsageError
 from gliomoe.data_shards.ingest import find_studies
+from gliomoe.data_shards.intensity import robust_range
 from gliomoe.data_shards.nifti import Volume, read_nifti, write_nifti
-from gliomoe.data_shards.preprocess import PreprocessConfig, preprocess
+from gliomoe.data_shards.preprocess import STEPS, PreprocessConfig, preprocess
 from gliomoe.data_shards.preprocess.background import tissue_mask
+from gliomoe.data_shards.preprocess.config import BrainConfig
 from gliomoe.data_shards.preprocess.native import to_native
 from gliomoe.data_shards.preprocess.resample import resample_image, resample_labels
+from gliomoe.data_shards.record import quantise_study
+from gliomoe.launch.options import parse, to_table
+
+PLAIN = ("background", "grid", "crop")
 
 
 def at(affine, shape):
@@ -42,6 +51,9 @@ def centred(spacing, shape, turn=0.0):
 def test_brats_case_keeps_every_voxel(tmp_path, make_case):
     folder = make_case(tmp_path)
     study = preprocess(find_studies(folder)[0], PreprocessConfig())
+    assert study.history["register"]["series"] == {}
+    assert study.history["brain"]["method"] == "none"
+    assert study.history["n4"]["corrected"] == {}
     assert study.history["grid"]["resampled"] == []
     for name, volume in study.volumes.items():
         raw = read_nifti(folder / f"Case_00_{name}.nii.gz")
@@ -76,7 +88,7 @@ def test_axes_do_not_matter(tmp_path):
         permutation = np.eye(4)[:, [*order, 3]]
         path = tmp_path / f"{n}_t1.nii.gz"
         write_nifti(path, turned.transpose(order), affine @ matrix @ permutation)
-        made.append(preprocess(find_studies(path)[0], PreprocessConfig(spacing=3.0)))
+        made.append(preprocess(find_studies(path)[0], PreprocessConfig(spacing=3.0, steps=PLAIN)))
     for study in made[1:]:
         np.testing.assert_array_equal(study.volumes["t1"], made[0].volumes["t1"])
         np.testing.assert_allclose(study.affine, made[0].affine, atol=1e-4)
@@ -92,7 +104,7 @@ def test_series_of_several_grids_meet_in_space(tmp_path):
     shapes = {"t1": (48, 56, 44), "flair": (70, 80, 14), "adc": (36, 42, 34)}
     for name, affine in grids.items():
         write_nifti(tmp_path / f"{name}.nii.gz", head(affine, shapes[name])[0], affine)
-    study = preprocess(find_studies(tmp_path)[0], PreprocessConfig(spacing=3.0))
+    study = preprocess(find_studies(tmp_path)[0], PreprocessConfig(spacing=3.0, steps=PLAIN))
     assert study.history["grid"]["reference"] == "t1"
     np.testing.assert_allclose(study.spacing, 3.0)
     expected, inside = head(study.affine, study.shape)
@@ -168,28 +180,100 @@ def test_back_to_the_native_grid(tmp_path, make_case):
     assert not to_native(study.seg, study.affine, far, labels=True).any()
 
 
+def test_settings_read_back():
+    config = PreprocessConfig(spacing=2.0, steps=PLAIN, brain=BrainConfig(method="hd-bet"))
+    assert PreprocessConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
+    assert PreprocessConfig.from_json({"spacing": 2.0}) == PreprocessConfig(spacing=2.0)
+    for wrong in ({"spacin": 2}, {"brain": {"size": 1}}, {"n4": {"grid": 0}}, {"register": 3}):
+        with pytest.raises(UsageError, match="preprocessing settings"):
+            PreprocessConfig.from_json(wrong)
+
+
+def test_sections_on_the_command_line():
+    flags = ["--register.max-rotation", "10", "--brain.method", "none", "--n4.mode", "off"]
+    options = parse(BuildConfig, [*flags, "--spacing", "2"], "gliomoe shards build")
+    chosen = options.preprocess
+    assert (chosen.register.max_rotation, chosen.brain.method, chosen.n4.mode) == (
+        10,
+        "none",
+        "off",
+    )
+    assert parse(PreprocessConfig, [], "gliomoe", table=to_table(chosen)) == chosen
+
+
+def test_an_image_that_defeats_a_step_is_named(tmp_path, make_case, monkeypatch):
+    def defeated(case, config):
+        raise RuntimeError("itk::ERROR:\n  Filter(0x55): no valid points")
+
+    monkeypatch.setitem(STEPS, "register", defeated)
+    folder = make_case(tmp_path)
+    with pytest.raises(DataError, match=r"Case_00: step register failed \(itk.* no valid points\)"):
+        preprocess(find_studies(folder)[0], PreprocessConfig())
+
+
 def test_studies_that_cannot_be_used(tmp_path, make_case):
     folder = make_case(tmp_path)
     raw = find_studies(folder)[0]
-    with pytest.raises(UsageError, match="unknown steps polish; known: background, grid, crop"):
+    with pytest.raises(UsageError, match="unknown steps polish; known: register, brain, n4, back"):
         preprocess(raw, PreprocessConfig(steps=("polish",)))
+    with pytest.raises(UsageError, match="steps are done in the order register, brain"):
+        preprocess(raw, PreprocessConfig(steps=("grid", "background")))
     with pytest.raises(ValueError, match="spacing must lie between"):
         PreprocessConfig(spacing=0)
-    write_nifti(raw.seg, np.full((40, 36, 30), 7, np.uint8), np.eye(4))
-    with pytest.raises(DataError, match=r"Case_00_seg.nii.gz: labels \[7.0\] are not part of"):
-        preprocess(raw, PreprocessConfig())
+    for value in (7, -1, 1.5):
+        write_nifti(raw.seg, np.full((40, 36, 30), value, np.float32), np.eye(4))
+        with pytest.raises(DataError, match=rf"Case_00_seg.nii.gz: labels \[{value:.1f}\] are not"):
+            preprocess(raw, PreprocessConfig())
     raw.seg.unlink()
     far = centred((1, 1, 1), (40, 36, 30)) + 1000 * np.eye(4, k=3)
     write_nifti(raw.series["t2"], read_nifti(raw.series["t2"]).data, far)
     with pytest.raises(DataError, match="Case_00: t2 does not overlap t1 in space"):
-        preprocess(find_studies(folder)[0], PreprocessConfig())
+        preprocess(find_studies(folder)[0], PreprocessConfig(steps=PLAIN))
+
+
+def exact(study, files):
+    """Stored voxels against the files as nibabel reads them: half a step, and 0 where 0."""
+    cut = study.history["crop"]
+    box = tuple(slice(a, b) for a, b in zip(cut["start"], cut["stop"], strict=True))
+    for name, stored in quantise_study(study).items():
+        image = nib.as_closest_canonical(nib.load(files[name]))
+        data = image.get_fdata()
+        expected, codes = data[box], stored.quantised.codes
+        got = codes * stored.quantised.scale + stored.quantised.offset
+        assert np.abs(got - expected).max() <= stored.quantised.scale / 2
+        assert np.count_nonzero(data) == np.count_nonzero(expected)
+        np.testing.assert_array_equal(codes == stored.quantised.background, expected == 0)
+        moved = image.affine @ [*cut["start"], 1]
+        np.testing.assert_allclose(study.affine[:, 3], moved, atol=1e-3)
+
+
+@pytest.mark.parametrize("scale", [1, 0.37])
+def test_a_masked_case_passes_through(tmp_path, make_case, scale):
+    folder = make_case(tmp_path)
+    raw = find_studies(folder)[0]
+    for path in raw.series.values():
+        volume = read_nifti(path)
+        write_nifti(path, volume.data * np.float32(scale), volume.affine)
+    exact(preprocess(raw, PreprocessConfig()), raw.series)
+
+
+@pytest.mark.real
+@pytest.mark.slow
+def test_real_masked_cases_pass_through(real_data):
+    studies = find_studies(real_data / "brats")
+    assert len(studies) == 7
+    for raw in studies:
+        exact(preprocess(raw, PreprocessConfig()), raw.series)
 
 
 @pytest.mark.real
 def test_six_orientations_of_one_scan(real_data):
     files = sorted((real_data / "orientations").glob("*.nii.gz"))
     assert len(files) == 6
-    made = [preprocess(find_studies(path)[0], PreprocessConfig(spacing=3.0)) for path in files]
+    made = [
+        preprocess(find_studies(path)[0], PreprocessConfig(spacing=3.0, steps=PLAIN))
+        for path in files
+    ]
     for study in made[1:]:
         np.testing.assert_array_equal(study.volumes["t1"], made[0].volumes["t1"])
         np.testing.assert_allclose(study.affine, made[0].affine, atol=1e-3)
@@ -202,3 +286,10 @@ def test_unusual_sequences(real_data):
     study = preprocess(raw, PreprocessConfig(spacing=2.0))
     assert list(study.volumes) == ["flair", "dwi", "adc"]
     assert study.volumes["dwi"].min() < 0 < study.volumes["adc"].max() < 5
+    assert study.history["register"]["series"]["flair"]["kept"]
+    # Negative values are noise of the sea around no water: tissue keeps them, none sets the scale.
+    for name in ("dwi", "adc"):
+        volume = study.volumes[name]
+        low, high = robust_range(volume)
+        assert low > volume.min() and 0 < (volume < 0).sum() < 0.01 * (volume > 0).sum()
+        assert -0.1 * high < low < 0.2 * high

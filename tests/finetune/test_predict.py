@@ -278,6 +278,24 @@ def test_a_model_that_cannot_predict(
     assert not (tmp_path / "out").exists()
 
 
+def test_series_that_lie_apart(tmp_path: Path) -> None:
+    """What is seen in a misplaced FLAIR is written where the reference has it."""
+    affine, truth = write_case(tmp_path / "case")
+    flair = read_nifti(tmp_path / "case" / "flair.nii.gz")
+    astray = flair.affine.copy()
+    astray[:3, 3] += (9, -6, 4)
+    write_nifti(tmp_path / "case" / "flair.nii.gz", flair.data[:, :, :46], astray)
+    ((name, raw),) = find_cases(tmp_path / "case").items()
+    record = predict_case(Thresholder(), name, raw, tmp_path / "out", PredictConfig())
+    moved = record["preprocessing"]["register"]["series"]["flair"]
+    assert moved["kept"] and record["reference"]["sequence"] == "t1"
+    np.testing.assert_allclose(moved["translation_mm"], (-9, 6, -4), atol=1)
+    image = nibabel.load(tmp_path / "out" / f"{name}_seg.nii.gz")
+    np.testing.assert_allclose(image.affine, affine, atol=1e-4)
+    found = np.asarray(image.dataobj) > 0
+    assert 2 * (found & truth).sum() / (found.sum() + truth.sum()) > 0.93
+
+
 def test_reference_images_stay_untouched(tmp_path: Path) -> None:
     write_case(tmp_path / "case", OBLIQUE)
     before = {p: p.read_bytes() for p in (tmp_path / "case").iterdir()}
@@ -303,6 +321,9 @@ def test_real_series_on_grids_of_their_own(tmp_path: Path, real_data: Path) -> N
     predictor.preprocess = PreprocessConfig(spacing=2.0)
     record = predict_case(predictor, name, raw, tmp_path, PredictConfig())
     assert record["sequences"]["used"] == ["t1", "t1ce", "t2", "flair"]
+    done = record["preprocessing"]
+    assert all(note["kept"] for note in done["register"]["series"].values())
+    assert 1400 < done["brain"]["volume_ml"] < 1900
     image = nibabel.load(raw.series[record["reference"]["sequence"]])
     seg = nibabel.load(tmp_path / f"{name}_seg.nii.gz")
     assert seg.shape == image.shape

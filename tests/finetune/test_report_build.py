@@ -35,7 +35,7 @@ def work(tmp_path_factory, ball_shards, write_labels) -> Path:
     test_labels = write_labels(folder / "test.tsv", range(20, 24))
     case = folder / "case"
     case.mkdir()
-    image = ShardSet.open(test).read(0).voxels[0].numpy()
+    image = np.pad(ShardSet.open(test).read(0).voxels[0].numpy(), 2)  # with air around the head
     affine = np.diag([-3.0, -3.0, 3.0, 1.0])
     write_nifti(case / "t1.nii.gz", image, affine)
     write_nifti(case / "t2.nii.gz", image[:, :, ::2], affine @ np.diag([1, 1, 2, 1]))
