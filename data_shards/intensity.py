@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from gliomoe.data_shards.codec import background_code
+from gliomoe.data_shards.format.codec import background_code
 
 PERCENTILES = (0.5, 99.5)
 """Of the foreground of one volume; they become 0 and 1."""

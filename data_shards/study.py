@@ -102,7 +102,7 @@ class Study:
     history: dict[str, Any] = field(default_factory=dict)
     """Step → what it did, JSON values that name no person and no path."""
     fingerprint: str = ""
-    """Hash of the input's content (`gliomoe.data_shards.fingerprint`)."""
+    """Hash of the input's content (`gliomoe.data_shards.identity.fingerprint`)."""
     layout: str = ""
     """Ingest layout that the study came from."""
     labels: Mapping[str, str] = field(default_factory=dict)

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gliomoe.data_shards.dataset import DATASET
+from gliomoe.data_shards.building.plan import BUILD
 from gliomoe.data_shards.errors import UsageError
-from gliomoe.data_shards.indexed import ShardSet
+from gliomoe.data_shards.format.dataset import DATASET
+from gliomoe.data_shards.identity.seen import Seen
 from gliomoe.data_shards.ingest import find_studies
-from gliomoe.data_shards.plan import BUILD
-from gliomoe.data_shards.seen import Seen
+from gliomoe.data_shards.reading.indexed import ShardSet
 from gliomoe.finetune.label_table import (
     known_counts,
     match_cases,

@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from gliomoe.data_shards.batch import StudySample
-from gliomoe.data_shards.indexed import ShardSet
 from gliomoe.data_shards.order import seed_for, study_at
+from gliomoe.data_shards.reading.indexed import ShardSet
 from gliomoe.finetune import artefacts
 from gliomoe.finetune.artefacts import ArtefactConfig
 from gliomoe.finetune.cases import LabelledCase

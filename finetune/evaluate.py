@@ -24,12 +24,12 @@ import numpy as np
 import tyro
 from tqdm import tqdm
 
-from gliomoe.data_shards.build import BuildConfig, open_or_build
+from gliomoe.data_shards.building.build import BuildConfig, open_or_build
 from gliomoe.data_shards.errors import UsageError
 from gliomoe.data_shards.files import atomic_write, write_json
-from gliomoe.data_shards.indexed import ShardSet
 from gliomoe.data_shards.labels import REGIONS, to_regions
 from gliomoe.data_shards.preprocess import PreprocessConfig
+from gliomoe.data_shards.reading.indexed import ShardSet
 from gliomoe.finetune.cases import LabelledCase, carried_tasks, labelled_cases, refuse_leakage
 from gliomoe.finetune.dataset import read_case
 from gliomoe.finetune.inference import predict_study

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gliomoe.data_shards.preprocess import PreprocessConfig
-from gliomoe.data_shards.sample import to_sample
+from gliomoe.data_shards.reading.sample import to_sample
 from gliomoe.data_shards.sequences import SEQUENCES
 from gliomoe.data_shards.study import Study
 from gliomoe.finetune.inference import InferenceConfig, StudyPrediction, predict_study

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from gliomoe.data_shards.errors import UsageError
-from gliomoe.data_shards.seen import Seen
+from gliomoe.data_shards.identity.seen import Seen
 from gliomoe.finetune.inference import InferenceConfig
 from gliomoe.models.checkpoint import CONFIG, FINGERPRINTS, load_checkpoint, read_config
 from gliomoe.models.model import Model

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from gliomoe.data_shards.build import BuildConfig, open_or_build
+from gliomoe.data_shards.building.build import BuildConfig, open_or_build
 from gliomoe.data_shards.errors import UsageError
 from gliomoe.data_shards.files import write_json
-from gliomoe.data_shards.indexed import ShardSet
+from gliomoe.data_shards.identity.seen import Seen
 from gliomoe.data_shards.order import seed_for
 from gliomoe.data_shards.preprocess import PreprocessConfig
-from gliomoe.data_shards.seen import Seen
+from gliomoe.data_shards.reading.indexed import ShardSet
 from gliomoe.data_shards.sequences import SEQUENCES
 from gliomoe.finetune.cases import (
     LabelledCase,

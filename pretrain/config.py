@@ -10,7 +10,7 @@ from typing import Literal
 
 from gliomoe.data_shards.augment import AugmentConfig
 from gliomoe.data_shards.errors import UsageError
-from gliomoe.data_shards.reader import OrderConfig
+from gliomoe.data_shards.reading.reader import OrderConfig
 from gliomoe.data_shards.storage.config import StorageConfig
 
 

@@ -8,9 +8,9 @@ from typing import Any
 from safetensors.torch import load_file
 
 from gliomoe.data_shards.errors import DataError, UsageError
-from gliomoe.data_shards.indexed import ShardSet
-from gliomoe.data_shards.reader import OrderConfig, open_reader
-from gliomoe.data_shards.seen import Seen
+from gliomoe.data_shards.identity.seen import Seen
+from gliomoe.data_shards.reading.indexed import ShardSet
+from gliomoe.data_shards.reading.reader import OrderConfig, open_reader
 from gliomoe.models.checkpoint import save_checkpoint
 from gliomoe.models.registry import create_model
 from gliomoe.pretrain.card import write_card

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from gliomoe.data_shards.dataset import fingerprint_of, join_infos, read_dataset
 from gliomoe.data_shards.errors import UsageError
-from gliomoe.data_shards.reader import open_reader
+from gliomoe.data_shards.format.dataset import fingerprint_of, join_infos, read_dataset
+from gliomoe.data_shards.reading.reader import open_reader
 from gliomoe.data_shards.storage.store import absolute_place, open_source
 from gliomoe.models.encoders.encoder import Encoder
 from gliomoe.models.model import Model

@@ -18,12 +18,12 @@ from torch.utils.data import Dataset
 from gliomoe.data_shards import augment
 from gliomoe.data_shards.augment import Augmentation, AugmentConfig
 from gliomoe.data_shards.batch import StudyBatch
-from gliomoe.data_shards.codec import BLOCK
-from gliomoe.data_shards.codes import CodeBatch, CodeSample, collate_codes
 from gliomoe.data_shards.errors import DataError
+from gliomoe.data_shards.format.codec import BLOCK
 from gliomoe.data_shards.order import seed_for
-from gliomoe.data_shards.reader import Reader
-from gliomoe.data_shards.sample import StoredStudy
+from gliomoe.data_shards.reading.codes import CodeBatch, CodeSample, collate_codes
+from gliomoe.data_shards.reading.reader import Reader
+from gliomoe.data_shards.reading.sample import StoredStudy
 from gliomoe.models.tissue import tissue_positions
 from gliomoe.pretrain.config import MaskConfig, ViewConfig
 from gliomoe.pretrain.masking import Mask, apply_scores, draw_scores

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from gliomoe.data_shards.errors import DataError, UsageError
-from gliomoe.data_shards.fingerprint import fingerprint
+from gliomoe.data_shards.identity.fingerprint import fingerprint
 from gliomoe.data_shards.ingest.source import read_source
 from gliomoe.data_shards.labels import to_canonical
 from gliomoe.data_shards.nifti import read_labels

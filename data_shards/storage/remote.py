@@ -21,11 +21,11 @@ from typing import Any, TypeVar
 
 from gliomoe.data_shards.errors import DataError, UsageError
 from gliomoe.data_shards.files import atomic_write
+from gliomoe.data_shards.format.writer import hash_file
 from gliomoe.data_shards.storage.blocks import BlockCache
 from gliomoe.data_shards.storage.config import StorageConfig
 from gliomoe.data_shards.storage.feed import Feed, Incomplete
 from gliomoe.data_shards.storage.store import FileInfo
-from gliomoe.data_shards.writer import hash_file
 
 logger = logging.getLogger(__name__)
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from gliomoe.data_shards import tar
 from gliomoe.data_shards.errors import DataError, UsageError
+from gliomoe.data_shards.format import tar
 from gliomoe.data_shards.storage.config import StorageConfig
 
 _SCHEMES = ("s3", "gs", "az", "http", "https")

@@ -9,11 +9,11 @@ from typing import Any
 
 import tomli_w
 
-from gliomoe.data_shards.build import BuildConfig, open_or_build
+from gliomoe.data_shards.building.build import BuildConfig, open_or_build
 from gliomoe.data_shards.errors import UsageError
 from gliomoe.data_shards.files import atomic_write
-from gliomoe.data_shards.indexed import ShardSet
 from gliomoe.data_shards.preprocess import PreprocessConfig
+from gliomoe.data_shards.reading.indexed import ShardSet
 from gliomoe.finetune.cases import labelled_cases
 from gliomoe.finetune.config import SCRATCH
 from gliomoe.finetune.predict import TASK_NAMES

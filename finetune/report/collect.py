@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from gliomoe.data_shards.errors import UsageError
-from gliomoe.data_shards.indexed import ShardSet
 from gliomoe.data_shards.ingest.source import read_source
 from gliomoe.data_shards.labels import REGIONS, from_regions, to_canonical, to_regions
 from gliomoe.data_shards.nifti import read_labels
+from gliomoe.data_shards.reading.indexed import ShardSet
 from gliomoe.data_shards.sequences import SEQUENCES
 from gliomoe.data_shards.study import source_files, to_source
 from gliomoe.finetune.cases import LabelledCase

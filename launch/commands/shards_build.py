@@ -7,9 +7,9 @@ from typing import Annotated
 
 import tyro
 
-from gliomoe.data_shards.build import build_shards
+from gliomoe.data_shards.building.build import build_shards
+from gliomoe.data_shards.building.plan import BuildConfig, by_key, survey_sources
 from gliomoe.data_shards.ingest import listing
-from gliomoe.data_shards.plan import BuildConfig, by_key, survey_sources
 
 EXAMPLE = "gliomoe shards build data/bids data/brats --out shards --workers 4"
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import tyro
 
-from gliomoe.data_shards.indexed import ShardSet
+from gliomoe.data_shards.reading.indexed import ShardSet
 
 EXAMPLE = "gliomoe shards inspect shards --json True"
 

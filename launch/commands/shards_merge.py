@@ -6,7 +6,7 @@ from pathlib import Path
 
 import tyro
 
-from gliomoe.data_shards.merge import merge_shards
+from gliomoe.data_shards.building.merge import merge_shards
 
 EXAMPLE = "gliomoe shards merge parts/1 parts/2 parts/3 --out shards"
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import tyro
 
-from gliomoe.data_shards.dataset import read_dataset
 from gliomoe.data_shards.errors import UsageError
-from gliomoe.data_shards.fingerprints import FINGERPRINTS, Fingerprints
-from gliomoe.data_shards.index import INDEX, Index
-from gliomoe.data_shards.overlap import Scans, find_matches
+from gliomoe.data_shards.format.dataset import read_dataset
+from gliomoe.data_shards.format.index import INDEX, Index
+from gliomoe.data_shards.identity.fingerprints import FINGERPRINTS, Fingerprints
+from gliomoe.data_shards.identity.overlap import Scans, find_matches
 
 EXAMPLE = "gliomoe shards overlap shards other_shards"
 

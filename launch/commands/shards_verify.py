@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 
 import tyro
 
-from gliomoe.data_shards.verify import verify
+from gliomoe.data_shards.building.verify import verify
 
 EXAMPLE = "gliomoe shards verify shards"
 

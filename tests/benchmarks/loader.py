@@ -21,16 +21,16 @@ import torch
 from range_server import serve
 
 from gliomoe.data_shards.augment import AugmentConfig
-from gliomoe.data_shards.build import BuildConfig, build_shards
-from gliomoe.data_shards.dataset import seal
+from gliomoe.data_shards.building.build import BuildConfig, build_shards
 from gliomoe.data_shards.files import write_json
-from gliomoe.data_shards.index import INDEX, Index
-from gliomoe.data_shards.indexed import ShardSet
+from gliomoe.data_shards.format.dataset import seal
+from gliomoe.data_shards.format.index import INDEX, Index
+from gliomoe.data_shards.format.record import EncodedStudy, encode_study
+from gliomoe.data_shards.format.writer import write_shards
 from gliomoe.data_shards.order import Mixture, Order, study_at
-from gliomoe.data_shards.reader import IndexedReader, OrderConfig
-from gliomoe.data_shards.record import EncodedStudy, encode_study
+from gliomoe.data_shards.reading.indexed import ShardSet
+from gliomoe.data_shards.reading.reader import IndexedReader, OrderConfig
 from gliomoe.data_shards.study import Study
-from gliomoe.data_shards.writer import write_shards
 from gliomoe.launch.bench.loader import LoaderBench, measure_loader
 from gliomoe.launch.runs import machine
 from gliomoe.pretrain.config import ViewConfig

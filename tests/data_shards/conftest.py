@@ -5,14 +5,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from gliomoe.data_shards.dataset import seal
+from gliomoe.data_shards.format.dataset import seal
+from gliomoe.data_shards.format.record import encode_study
+from gliomoe.data_shards.format.writer import write_shards
 from gliomoe.data_shards.nifti import write_nifti
 from gliomoe.data_shards.preprocess.case import Series
 from gliomoe.data_shards.preprocess.resample import resample_image
 from gliomoe.data_shards.preprocess.template import head_template
-from gliomoe.data_shards.record import encode_study
 from gliomoe.data_shards.study import Study
-from gliomoe.data_shards.writer import write_shards
 
 
 def _blob(shape, seed, scale=1000.0):

@@ -10,15 +10,15 @@ import sys
 import numpy as np
 import pytest
 
-from gliomoe.data_shards import build as build_module
-from gliomoe.data_shards.build import BuildConfig, build_shards, open_or_build
-from gliomoe.data_shards.codec import quantise
+from gliomoe.data_shards.building import build as build_module
+from gliomoe.data_shards.building.build import BuildConfig, build_shards, open_or_build
+from gliomoe.data_shards.building.failures import read_failures
 from gliomoe.data_shards.errors import DataError, UsageError
-from gliomoe.data_shards.failures import read_failures
-from gliomoe.data_shards.indexed import ShardSet
+from gliomoe.data_shards.format.codec import quantise
 from gliomoe.data_shards.intensity import FLOOR, robust_range
 from gliomoe.data_shards.nifti import read_nifti, write_nifti
 from gliomoe.data_shards.preprocess import PreprocessConfig
+from gliomoe.data_shards.reading.indexed import ShardSet
 from gliomoe.launch.cli import main
 
 KEEP = BuildConfig(keep_ids=True, shard_mb=0.1)
@@ -94,7 +94,7 @@ def test_killed_at_any_instant_and_continued(cohort, tmp_path, studies):
 
 
 def test_building_needs_no_torch():
-    program = "import sys, gliomoe.data_shards.build; sys.exit('torch' in sys.modules)"
+    program = "import sys, gliomoe.data_shards.building.build; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program]).returncode == 0
 
 

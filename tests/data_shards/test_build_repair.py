@@ -6,11 +6,11 @@ import sys
 
 import pytest
 
-from gliomoe.data_shards import build as build_module
-from gliomoe.data_shards.build import BuildConfig, build_shards
+from gliomoe.data_shards.building import build as build_module
+from gliomoe.data_shards.building.build import BuildConfig, build_shards
+from gliomoe.data_shards.building.parallel import ordered_map
 from gliomoe.data_shards.errors import DataError
-from gliomoe.data_shards.parallel import ordered_map
-from gliomoe.data_shards.writer import write_shard
+from gliomoe.data_shards.format.writer import write_shard
 
 KEEP = BuildConfig(keep_ids=True, shard_mb=0.05)
 DIES = "__import__('os')._exit(9)"
@@ -89,7 +89,7 @@ def test_a_rewrite_that_is_cut_short(good, tmp_path, monkeypatch, shard):
         return write_shard(path, studies, limit)
 
     with monkeypatch.context() as patch:
-        patch.setattr("gliomoe.data_shards.writer.write_shard", stop)
+        patch.setattr("gliomoe.data_shards.format.writer.write_shard", stop)
         with pytest.raises(KeyboardInterrupt):
             build_shards([cohort], out, KEEP)
     repair(cohort, good, [0])
@@ -124,7 +124,7 @@ def test_a_job_that_ends_its_worker(deadly):
 def test_a_study_that_ends_its_worker_is_left_out(good, tmp_path, monkeypatch):
     (tmp_path / "deadly.py").write_text(
         "import os, signal\n"
-        "from gliomoe.data_shards.prepare import prepare as usual\n"
+        "from gliomoe.data_shards.building.prepare import prepare as usual\n"
         "def prepare(job):\n"
         "    if job.raw.subject == 'Case_03': os.kill(os.getpid(), signal.SIGKILL)\n"
         "    return usual(job)\n"

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from gliomoe.data_shards.codec import Frame, encode, quantise
+from gliomoe.data_shards.format.codec import Frame, encode, quantise
 from gliomoe.data_shards.intensity import CEILING, FLOOR, normalise, robust_range
 
 

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from pydicom import dcmread
 
-from gliomoe.data_shards.build import build_shards
+from gliomoe.data_shards.building.build import build_shards
+from gliomoe.data_shards.building.failures import read_failures
+from gliomoe.data_shards.building.plan import BuildConfig
 from gliomoe.data_shards.errors import DataError, UsageError
-from gliomoe.data_shards.failures import read_failures
 from gliomoe.data_shards.ingest import find_studies, survey
 from gliomoe.data_shards.ingest.dicom_table import first_fit, read_rules
 from gliomoe.data_shards.ingest.source import read_source
-from gliomoe.data_shards.plan import BuildConfig
 from gliomoe.data_shards.preprocess import PreprocessConfig
 from gliomoe.data_shards.study import DicomSeries, to_paths, to_source
 from gliomoe.launch.cli import main

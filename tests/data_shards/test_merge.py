@@ -5,15 +5,15 @@ import shutil
 
 import pytest
 
-from gliomoe.data_shards.build import BuildConfig, build_shards
+from gliomoe.data_shards.building.build import BuildConfig, build_shards
+from gliomoe.data_shards.building.failures import read_failures
+from gliomoe.data_shards.building.merge import merge_shards
+from gliomoe.data_shards.building.verify import verify
 from gliomoe.data_shards.errors import DataError, UsageError
-from gliomoe.data_shards.failures import read_failures
-from gliomoe.data_shards.index import INDEX, Index
-from gliomoe.data_shards.indexed import ShardSet
-from gliomoe.data_shards.merge import merge_shards
+from gliomoe.data_shards.format.index import INDEX, Index
+from gliomoe.data_shards.format.writer import write_shard
 from gliomoe.data_shards.preprocess import PreprocessConfig
-from gliomoe.data_shards.verify import verify
-from gliomoe.data_shards.writer import write_shard
+from gliomoe.data_shards.reading.indexed import ShardSet
 from gliomoe.launch.cli import main
 
 CASES = 7

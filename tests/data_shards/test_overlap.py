@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from gliomoe.data_shards.build import BuildConfig, build_shards
+from gliomoe.data_shards.building.build import BuildConfig, build_shards
 from gliomoe.data_shards.errors import DataError
-from gliomoe.data_shards.fingerprints import FINGERPRINTS, Fingerprints
-from gliomoe.data_shards.index import INDEX, Index
-from gliomoe.data_shards.indexed import ShardSet
+from gliomoe.data_shards.format.index import INDEX, Index
+from gliomoe.data_shards.identity.fingerprints import FINGERPRINTS, Fingerprints
+from gliomoe.data_shards.identity.overlap import THRESHOLD, find_matches, scores
+from gliomoe.data_shards.identity.seen import Seen
+from gliomoe.data_shards.identity.signature import SIZE, signature, unpack
 from gliomoe.data_shards.ingest import find_studies
 from gliomoe.data_shards.nifti import read_nifti, write_nifti
-from gliomoe.data_shards.overlap import THRESHOLD, find_matches, scores
 from gliomoe.data_shards.preprocess import PreprocessConfig
-from gliomoe.data_shards.seen import Seen
-from gliomoe.data_shards.signature import SIZE, signature, unpack
+from gliomoe.data_shards.reading.indexed import ShardSet
 from gliomoe.launch.cli import main
 
 SHAPE = (70, 86, 74)

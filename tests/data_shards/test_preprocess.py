@@ -7,8 +7,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from gliomoe.data_shards.build import BuildConfig
+from gliomoe.data_shards.building.build import BuildConfig
 from gliomoe.data_shards.errors import DataError, UsageError
+from gliomoe.data_shards.format.record import quantise_study
 from gliomoe.data_shards.ingest import find_studies
 from gliomoe.data_shards.intensity import robust_range
 from gliomoe.data_shards.nifti import Volume, read_nifti, write_nifti
@@ -17,7 +18,6 @@ from gliomoe.data_shards.preprocess.background import tissue_mask
 from gliomoe.data_shards.preprocess.config import BrainConfig
 from gliomoe.data_shards.preprocess.native import to_native
 from gliomoe.data_shards.preprocess.resample import resample_image, resample_labels
-from gliomoe.data_shards.record import quantise_study
 from gliomoe.launch.options import parse, to_table
 
 PLAIN = ("background", "grid", "crop")

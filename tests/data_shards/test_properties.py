@@ -9,20 +9,20 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from gliomoe.data_shards import tar
-from gliomoe.data_shards.codec import Frame, encode, quantise
 from gliomoe.data_shards.errors import DataError
-from gliomoe.data_shards.fingerprints import (
+from gliomoe.data_shards.format import tar
+from gliomoe.data_shards.format.codec import Frame, encode, quantise
+from gliomoe.data_shards.format.index import INDEX, Index, pack, write_index
+from gliomoe.data_shards.identity.fingerprints import (
     FINGERPRINTS,
     ROW,
     Fingerprints,
     fingerprint_rows,
     write_fingerprints,
 )
-from gliomoe.data_shards.index import INDEX, Index, pack, write_index
+from gliomoe.data_shards.identity.signature import SIZE, unpack
 from gliomoe.data_shards.intensity import robust_range
 from gliomoe.data_shards.sequences import SEQUENCES
-from gliomoe.data_shards.signature import SIZE, unpack
 
 relaxed = settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]

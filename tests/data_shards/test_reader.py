@@ -5,8 +5,8 @@ from collections import Counter
 import pytest
 
 from gliomoe.data_shards.errors import UsageError
-from gliomoe.data_shards.indexed import ShardSet
-from gliomoe.data_shards.reader import OrderConfig, open_reader
+from gliomoe.data_shards.reading.indexed import ShardSet
+from gliomoe.data_shards.reading.reader import OrderConfig, open_reader
 
 KINDS = ("indexed", "streaming")
 

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from gliomoe.data_shards.batch import collate
-from gliomoe.data_shards.codes import collate_codes
-from gliomoe.data_shards.dataset import read_dataset
 from gliomoe.data_shards.errors import DataError, UsageError
-from gliomoe.data_shards.indexed import ShardSet
+from gliomoe.data_shards.format.dataset import read_dataset
 from gliomoe.data_shards.intensity import CEILING, FLOOR, robust_range
-from gliomoe.data_shards.sample import to_sample
+from gliomoe.data_shards.reading.codes import collate_codes
+from gliomoe.data_shards.reading.indexed import ShardSet
+from gliomoe.data_shards.reading.sample import to_sample
 from gliomoe.data_shards.study import Study
 
 

@@ -8,9 +8,9 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from gliomoe.data_shards.indexed import ShardSet
-from gliomoe.data_shards.record import encode_study
-from gliomoe.data_shards.verify import verify
+from gliomoe.data_shards.building.verify import verify
+from gliomoe.data_shards.format.record import encode_study
+from gliomoe.data_shards.reading.indexed import ShardSet
 from gliomoe.launch.cli import main
 
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gliomoe.data_shards.dataset import seal
+from gliomoe.data_shards.format.dataset import seal
+from gliomoe.data_shards.format.record import encode_study
+from gliomoe.data_shards.format.writer import write_shards
 from gliomoe.data_shards.preprocess import PreprocessConfig
-from gliomoe.data_shards.record import encode_study
 from gliomoe.data_shards.study import Study
-from gliomoe.data_shards.writer import write_shards
 
 SIDE = 20
 

@@ -6,11 +6,11 @@ import math
 import numpy as np
 import pytest
 
-from gliomoe.data_shards.build import BuildConfig, build_shards, open_or_build
+from gliomoe.data_shards.building.build import BuildConfig, build_shards, open_or_build
 from gliomoe.data_shards.errors import UsageError
-from gliomoe.data_shards.indexed import ShardSet
 from gliomoe.data_shards.nifti import write_nifti
 from gliomoe.data_shards.preprocess import PreprocessConfig
+from gliomoe.data_shards.reading.indexed import ShardSet
 from gliomoe.finetune.cases import carried_tasks, labelled_cases, require_labels
 
 SMALL = BuildConfig(keep_ids=True, preprocess=PreprocessConfig(spacing=None))

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from gliomoe.data_shards.errors import UsageError
-from gliomoe.data_shards.indexed import ShardSet
-from gliomoe.data_shards.seen import Seen
+from gliomoe.data_shards.identity.seen import Seen
+from gliomoe.data_shards.reading.indexed import ShardSet
 from gliomoe.finetune.run import FinetunedRun
 from gliomoe.launch.cli import main
 from gliomoe.models.checkpoint import read_config, save_checkpoint

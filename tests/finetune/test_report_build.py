@@ -8,8 +8,8 @@ import nibabel
 import numpy as np
 import pytest
 
-from gliomoe.data_shards.indexed import ShardSet
 from gliomoe.data_shards.nifti import write_nifti
+from gliomoe.data_shards.reading.indexed import ShardSet
 from gliomoe.finetune.report.build import PHANTOM, PHANTOM_NOTE
 from gliomoe.finetune.report.history import POINTS, read_curves
 from gliomoe.launch.cli import main

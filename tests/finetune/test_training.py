@@ -11,7 +11,7 @@ import torch
 
 from gliomoe.data_shards.batch import collate
 from gliomoe.data_shards.errors import DataError
-from gliomoe.data_shards.indexed import ShardSet
+from gliomoe.data_shards.reading.indexed import ShardSet
 from gliomoe.finetune import artefacts, loop
 from gliomoe.finetune.artefacts import ArtefactConfig
 from gliomoe.finetune.cases import labelled_cases

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from gliomoe.data_shards.failures import read_failures
+from gliomoe.data_shards.building.failures import read_failures
 from gliomoe.launch.cli import main
 
 

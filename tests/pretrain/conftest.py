@@ -9,10 +9,10 @@ import pytest
 from scipy import ndimage
 
 from gliomoe.data_shards.augment import AugmentConfig
-from gliomoe.data_shards.dataset import seal
-from gliomoe.data_shards.record import encode_study
+from gliomoe.data_shards.format.dataset import seal
+from gliomoe.data_shards.format.record import encode_study
+from gliomoe.data_shards.format.writer import write_shards
 from gliomoe.data_shards.study import Study
-from gliomoe.data_shards.writer import write_shards
 from gliomoe.pretrain.config import (
     DataConfig,
     ModelConfig,

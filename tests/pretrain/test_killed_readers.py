@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from gliomoe.data_shards.augment import AugmentConfig
-from gliomoe.data_shards.reader import OrderConfig, open_reader
+from gliomoe.data_shards.reading.reader import OrderConfig, open_reader
 from gliomoe.pretrain.config import ViewConfig
 from gliomoe.pretrain.loading import Placement, load_parts
 from gliomoe.pretrain.views import StudyViews

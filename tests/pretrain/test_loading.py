@@ -10,7 +10,7 @@ import torch
 
 from gliomoe.data_shards.augment import AugmentConfig
 from gliomoe.data_shards.errors import DataError, UsageError
-from gliomoe.data_shards.reader import OrderConfig, open_reader
+from gliomoe.data_shards.reading.reader import OrderConfig, open_reader
 from gliomoe.data_shards.storage.config import StorageConfig
 from gliomoe.pretrain.config import ViewConfig
 from gliomoe.pretrain.loading import Placement, StepSampler, load_parts

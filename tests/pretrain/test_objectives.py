@@ -7,7 +7,7 @@ import torch
 
 from gliomoe.data_shards.augment import AugmentConfig
 from gliomoe.data_shards.errors import UsageError
-from gliomoe.data_shards.reader import OrderConfig, open_reader
+from gliomoe.data_shards.reading.reader import OrderConfig, open_reader
 from gliomoe.models.registry import create_model
 from gliomoe.pretrain.config import LossConfig
 from gliomoe.pretrain.decoder import pair_patches, target_patches

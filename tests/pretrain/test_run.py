@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import load_file
 
 from gliomoe.data_shards.errors import DataError, UsageError
-from gliomoe.data_shards.indexed import ShardSet
-from gliomoe.data_shards.seen import Seen
+from gliomoe.data_shards.identity.seen import Seen
+from gliomoe.data_shards.reading.indexed import ShardSet
 from gliomoe.launch.cli import main
 from gliomoe.pretrain import checkpoints, loop
 from gliomoe.pretrain.train import pretrain

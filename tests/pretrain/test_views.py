@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from gliomoe.data_shards.augment import AugmentConfig
-from gliomoe.data_shards.codes import collate_codes
 from gliomoe.data_shards.errors import DataError
-from gliomoe.data_shards.indexed import ShardSet
-from gliomoe.data_shards.reader import IndexedReader, OrderConfig
+from gliomoe.data_shards.reading.codes import collate_codes
+from gliomoe.data_shards.reading.indexed import ShardSet
+from gliomoe.data_shards.reading.reader import IndexedReader, OrderConfig
 from gliomoe.pretrain.config import MaskConfig, ViewConfig
 from gliomoe.pretrain.views import StudyViews, box_step, collate_pairs, make_views
 

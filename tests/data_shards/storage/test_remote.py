@@ -11,11 +11,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from gliomoe.data_shards.building.verify import verify
 from gliomoe.data_shards.errors import DataError, UsageError
-from gliomoe.data_shards.indexed import ShardSet
+from gliomoe.data_shards.reading.indexed import ShardSet
 from gliomoe.data_shards.storage.config import StorageConfig
 from gliomoe.data_shards.storage.store import open_store
-from gliomoe.data_shards.verify import verify
 from gliomoe.launch.cli import main
 
 SHARD = "shard-000000.tar"
@@ -324,7 +324,7 @@ def test_settings_that_cannot_work(wrong):
 
 def test_importing_stores_loads_no_client(tmp_path):
     program = (
-        "import sys, gliomoe.data_shards.build, gliomoe.data_shards.storage.store\n"
+        "import sys, gliomoe.data_shards.building.build, gliomoe.data_shards.storage.store\n"
         "sys.exit(any(name in sys.modules for name in ('torch', 'obstore', 'webdataset')))\n"
     )
     assert subprocess.run([sys.executable, "-c", program], env=os.environ).returncode == 0

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gliomoe.data_shards import streaming
-from gliomoe.data_shards.dataset import DATASET
-from gliomoe.data_shards.record import FORMAT
-from gliomoe.data_shards.streaming import StreamSet
+from gliomoe.data_shards.format.dataset import DATASET
+from gliomoe.data_shards.format.record import FORMAT
+from gliomoe.data_shards.reading import streaming
+from gliomoe.data_shards.reading.streaming import StreamSet
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ import pytest
 
 from gliomoe.data_shards.batch import collate
 from gliomoe.data_shards.errors import DataError, UsageError
-from gliomoe.data_shards.indexed import ShardSet
-from gliomoe.data_shards.streaming import StreamSet
+from gliomoe.data_shards.reading.indexed import ShardSet
+from gliomoe.data_shards.reading.streaming import StreamSet
 
 
 @pytest.fixture

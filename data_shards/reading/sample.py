@@ -8,11 +8,11 @@ import numpy as np
 import torch
 
 from gliomoe.data_shards.batch import StudySample
-from gliomoe.data_shards.codec import Frame, background_code
-from gliomoe.data_shards.codes import CodeSample
 from gliomoe.data_shards.errors import DataError
+from gliomoe.data_shards.format.codec import Frame, background_code
+from gliomoe.data_shards.format.record import SEG, frame_suffix, quantise_study
 from gliomoe.data_shards.intensity import normalise
-from gliomoe.data_shards.record import SEG, frame_suffix, quantise_study
+from gliomoe.data_shards.reading.codes import CodeSample
 from gliomoe.data_shards.sequences import sequence_number
 from gliomoe.data_shards.study import Study
 

@@ -11,8 +11,8 @@ import numpy as np
 
 from gliomoe.data_shards.errors import DataError
 from gliomoe.data_shards.files import atomic_write
+from gliomoe.data_shards.identity.signature import SIZE
 from gliomoe.data_shards.sequences import SEQUENCES
-from gliomoe.data_shards.signature import SIZE
 
 FINGERPRINTS = "fingerprints.npy"
 

@@ -14,15 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from gliomoe.data_shards.dataset import DATASET, read_dataset, seal
-from gliomoe.data_shards.errors import DataError, printable
-from gliomoe.data_shards.failures import Failure, read_failures, write_failures
-from gliomoe.data_shards.parallel import ordered_map
-from gliomoe.data_shards.plan import BUILD, BuildConfig, Plan, claim, digest, make_plan
-from gliomoe.data_shards.prepare import Job, prepare, worker_died
-from gliomoe.data_shards.preprocess.pipeline import check_steps
-from gliomoe.data_shards.record import EncodedStudy
-from gliomoe.data_shards.resume import (
+from gliomoe.data_shards.building.failures import Failure, read_failures, write_failures
+from gliomoe.data_shards.building.parallel import ordered_map
+from gliomoe.data_shards.building.plan import BUILD, BuildConfig, Plan, claim, digest, make_plan
+from gliomoe.data_shards.building.prepare import Job, prepare, worker_died
+from gliomoe.data_shards.building.resume import (
     Replaced,
     WholeShard,
     check_origins,
@@ -30,10 +26,14 @@ from gliomoe.data_shards.resume import (
     remove_replaced,
     whole_shards,
 )
-from gliomoe.data_shards.writer import write_shards
+from gliomoe.data_shards.errors import DataError, printable
+from gliomoe.data_shards.format.dataset import DATASET, read_dataset, seal
+from gliomoe.data_shards.format.record import EncodedStudy
+from gliomoe.data_shards.format.writer import write_shards
+from gliomoe.data_shards.preprocess.pipeline import check_steps
 
 if TYPE_CHECKING:
-    from gliomoe.data_shards.indexed import ShardSet
+    from gliomoe.data_shards.reading.indexed import ShardSet
 
 __all__ = ["BuildConfig", "BuildReport", "build_shards", "open_or_build"]
 
@@ -103,7 +103,7 @@ def open_or_build(data: Path, cache: Path, config: BuildConfig) -> "ShardSet":
         UsageError: If `data` holds neither.
         DataError: If a study cannot be used; a labelled case is never left out in silence.
     """
-    from gliomoe.data_shards.indexed import ShardSet  # needs torch, which a build does not
+    from gliomoe.data_shards.reading.indexed import ShardSet  # needs torch, which a build does not
 
     if (data / DATASET).is_file():
         return ShardSet.open(data)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from gliomoe.data_shards.batch import StudyBatch
-from gliomoe.data_shards.codec import background_code
+from gliomoe.data_shards.format.codec import background_code
 from gliomoe.data_shards.intensity import CEILING, FLOOR, normalise
 
 

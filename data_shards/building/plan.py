@@ -13,9 +13,9 @@ import tyro
 
 from gliomoe.data_shards.errors import UsageError
 from gliomoe.data_shards.files import write_json
+from gliomoe.data_shards.format.record import FORMAT
 from gliomoe.data_shards.ingest import Survey, survey
 from gliomoe.data_shards.preprocess import PreprocessConfig
-from gliomoe.data_shards.record import FORMAT
 from gliomoe.data_shards.study import RawStudy, keyed_hash, study_key
 
 BUILD = "build.json"

@@ -22,12 +22,12 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-from gliomoe.data_shards import tar
-from gliomoe.data_shards.dataset import file_info, fingerprint_of, join_infos, read_dataset
 from gliomoe.data_shards.errors import DataError, UsageError
+from gliomoe.data_shards.format import tar
+from gliomoe.data_shards.format.dataset import file_info, fingerprint_of, join_infos, read_dataset
+from gliomoe.data_shards.format.record import SEG, frame_suffix, parse_record
 from gliomoe.data_shards.order import seed_for
-from gliomoe.data_shards.record import SEG, frame_suffix, parse_record
-from gliomoe.data_shards.sample import StoredStudy
+from gliomoe.data_shards.reading.sample import StoredStudy
 from gliomoe.data_shards.storage.config import StorageConfig
 from gliomoe.data_shards.storage.store import FileInfo, LocalStore, Source, open_source
 

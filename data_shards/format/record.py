@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from gliomoe.data_shards.codec import Quantised, encode, quantise
 from gliomoe.data_shards.errors import DataError
+from gliomoe.data_shards.format.codec import Quantised, encode, quantise
+from gliomoe.data_shards.identity.signature import signature
 from gliomoe.data_shards.intensity import robust_range
 from gliomoe.data_shards.sequences import SEQUENCES
-from gliomoe.data_shards.signature import signature
 from gliomoe.data_shards.study import KEY_LENGTH, Study
 
 FORMAT = 1

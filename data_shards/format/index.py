@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from gliomoe.data_shards import tar
 from gliomoe.data_shards.errors import DataError
 from gliomoe.data_shards.files import atomic_write
-from gliomoe.data_shards.record import parse_record
+from gliomoe.data_shards.format import tar
+from gliomoe.data_shards.format.record import parse_record
 from gliomoe.data_shards.sequences import SEQUENCES
 from gliomoe.data_shards.study import KEY_LENGTH
 

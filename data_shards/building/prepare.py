@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from gliomoe.data_shards.errors import DataError, UsageError, printable
+from gliomoe.data_shards.format.record import EncodedStudy, encode_study
 from gliomoe.data_shards.preprocess import PreprocessConfig, preprocess
-from gliomoe.data_shards.record import EncodedStudy, encode_study
 from gliomoe.data_shards.study import RawStudy
 
 

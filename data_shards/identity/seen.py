@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from gliomoe.data_shards.errors import DataError
-from gliomoe.data_shards.overlap import THRESHOLD, scores
+from gliomoe.data_shards.identity.overlap import THRESHOLD, scores
+from gliomoe.data_shards.identity.signature import SIZE
 from gliomoe.data_shards.sequences import SEQUENCES
-from gliomoe.data_shards.signature import SIZE
 
 _HEAD = struct.Struct("<8sIII")
 _MAGIC = b"GLIOSEEN"

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from gliomoe.data_shards.codec import Frame
-from gliomoe.data_shards.dataset import file_info
 from gliomoe.data_shards.errors import DataError
-from gliomoe.data_shards.fingerprints import FINGERPRINTS
-from gliomoe.data_shards.indexed import ShardSet
-from gliomoe.data_shards.record import SEG, frame_suffix
-from gliomoe.data_shards.sample import StoredStudy
+from gliomoe.data_shards.format.codec import Frame
+from gliomoe.data_shards.format.dataset import file_info
+from gliomoe.data_shards.format.record import SEG, frame_suffix
+from gliomoe.data_shards.identity.fingerprints import FINGERPRINTS
+from gliomoe.data_shards.reading.indexed import ShardSet
+from gliomoe.data_shards.reading.sample import StoredStudy
 from gliomoe.data_shards.storage.store import FileInfo, Store, open_store
 
 

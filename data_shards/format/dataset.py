@@ -11,18 +11,18 @@ import numpy as np
 
 from gliomoe.data_shards.errors import DataError, UsageError
 from gliomoe.data_shards.files import write_json
-from gliomoe.data_shards.fingerprints import (
+from gliomoe.data_shards.format.index import INDEX, Index, pack, scan_shard, write_index
+from gliomoe.data_shards.format.record import FORMAT
+from gliomoe.data_shards.format.writer import ShardInfo, hash_file
+from gliomoe.data_shards.identity.fingerprints import (
     FINGERPRINTS,
     ROW,
     Fingerprints,
     fingerprint_rows,
     write_fingerprints,
 )
-from gliomoe.data_shards.index import INDEX, Index, pack, scan_shard, write_index
-from gliomoe.data_shards.overlap import find_matches, write_duplicates
-from gliomoe.data_shards.record import FORMAT
+from gliomoe.data_shards.identity.overlap import find_matches, write_duplicates
 from gliomoe.data_shards.storage.store import FileInfo, LocalStore, Source
-from gliomoe.data_shards.writer import ShardInfo, hash_file
 
 DATASET = "dataset.json"
 

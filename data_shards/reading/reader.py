@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from gliomoe.data_shards.errors import UsageError
-from gliomoe.data_shards.indexed import ShardSet
 from gliomoe.data_shards.order import Mixture, Order
-from gliomoe.data_shards.sample import StoredStudy
+from gliomoe.data_shards.reading.indexed import ShardSet
+from gliomoe.data_shards.reading.sample import StoredStudy
 from gliomoe.data_shards.storage.config import StorageConfig
 
 _STREAM_WINDOW = 4
@@ -166,7 +166,7 @@ class StreamReader:
         storage: StorageConfig | None = None,
         allow_pipes: bool = False,
     ):
-        from gliomoe.data_shards.streaming import StreamSet
+        from gliomoe.data_shards.reading.streaming import StreamSet
 
         self.stride = lanes
         parts = [(place,) for place in places] if order.weights else [tuple(places)]

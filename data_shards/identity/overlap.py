@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from gliomoe.data_shards.files import atomic_write
-from gliomoe.data_shards.fingerprints import Fingerprints
-from gliomoe.data_shards.index import Index
+from gliomoe.data_shards.format.index import Index
+from gliomoe.data_shards.identity.fingerprints import Fingerprints
+from gliomoe.data_shards.identity.signature import unpack
 from gliomoe.data_shards.sequences import SEQUENCES
-from gliomoe.data_shards.signature import unpack
 
 DUPLICATES = "duplicates.csv"
 

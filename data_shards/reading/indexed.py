@@ -14,19 +14,19 @@ from typing import Any
 
 import numpy as np
 
-from gliomoe.data_shards import tar
 from gliomoe.data_shards.batch import StudySample
-from gliomoe.data_shards.dataset import (
+from gliomoe.data_shards.errors import DataError, UsageError
+from gliomoe.data_shards.format import tar
+from gliomoe.data_shards.format.dataset import (
     DATASET,
     file_info,
     fingerprint_of,
     join_infos,
     read_dataset,
 )
-from gliomoe.data_shards.errors import DataError, UsageError
-from gliomoe.data_shards.index import Index, Place, StudyEntry
-from gliomoe.data_shards.record import parse_record
-from gliomoe.data_shards.sample import Extent, StoredStudy
+from gliomoe.data_shards.format.index import Index, Place, StudyEntry
+from gliomoe.data_shards.format.record import parse_record
+from gliomoe.data_shards.reading.sample import Extent, StoredStudy
 from gliomoe.data_shards.storage.config import StorageConfig
 from gliomoe.data_shards.storage.store import FileInfo, LocalStore, open_store
 

@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gliomoe.data_shards import tar
-from gliomoe.data_shards.dataset import DATASET, read_dataset
+from gliomoe.data_shards.building.plan import Plan, other_set
 from gliomoe.data_shards.errors import DataError
-from gliomoe.data_shards.index import studies_in
-from gliomoe.data_shards.plan import Plan, other_set
-from gliomoe.data_shards.record import EncodedStudy, parse_record
-from gliomoe.data_shards.writer import ShardInfo, from_members, hash_file, shard_name
+from gliomoe.data_shards.format import tar
+from gliomoe.data_shards.format.dataset import DATASET, read_dataset
+from gliomoe.data_shards.format.index import studies_in
+from gliomoe.data_shards.format.record import EncodedStudy, parse_record
+from gliomoe.data_shards.format.writer import ShardInfo, from_members, hash_file, shard_name
 
 _REPLACED = ".replaced-"
 

@@ -7,9 +7,9 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from gliomoe.data_shards import tar
 from gliomoe.data_shards.files import atomic_write
-from gliomoe.data_shards.record import EncodedStudy
+from gliomoe.data_shards.format import tar
+from gliomoe.data_shards.format.record import EncodedStudy
 
 
 @dataclass(frozen=True)

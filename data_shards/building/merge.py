@@ -15,16 +15,16 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from gliomoe.data_shards import tar
-from gliomoe.data_shards.dataset import COUNTED, DATASET, read_dataset, seal
+from gliomoe.data_shards.building.failures import Failure, read_failures, write_failures
+from gliomoe.data_shards.building.plan import BUILD, IDENTITY, claim, digest, other_set
+from gliomoe.data_shards.building.resume import whole_shards
 from gliomoe.data_shards.errors import DataError, UsageError
-from gliomoe.data_shards.failures import Failure, read_failures, write_failures
 from gliomoe.data_shards.files import write_json
-from gliomoe.data_shards.index import INDEX, Index
-from gliomoe.data_shards.plan import BUILD, IDENTITY, claim, digest, other_set
-from gliomoe.data_shards.record import FORMAT, EncodedStudy
-from gliomoe.data_shards.resume import whole_shards
-from gliomoe.data_shards.writer import from_members, write_shards
+from gliomoe.data_shards.format import tar
+from gliomoe.data_shards.format.dataset import COUNTED, DATASET, read_dataset, seal
+from gliomoe.data_shards.format.index import INDEX, Index
+from gliomoe.data_shards.format.record import FORMAT, EncodedStudy
+from gliomoe.data_shards.format.writer import from_members, write_shards
 
 MERGE = "merge.json"
 """What a folder is for while a merge is under way."""

@@ -1,0 +1,1 @@
+"""From sources to a finished shard set: plan, prepare in parallel, resume, merge, verify."""

@@ -1,0 +1,1 @@
+"""The shard format: frames, records, tar members, shards, index and `dataset.json`."""
