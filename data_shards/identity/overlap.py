@@ -21,12 +21,8 @@ from gliomoe.data_shards.sequences import SEQUENCES
 DUPLICATES = "duplicates.csv"
 
 THRESHOLD = 0.885
-"""Likeness from which on two scans are the same.
-
-Of 75 real scans at 2 mm, each beside its copies (cropped, resampled to 1.5 and to 2 mm, or cropped,
-resampled, re-oriented and scaled), the least like pair reached 0.914, and 0.881 with slices of
-4 mm. Two sessions of one person reached 0.856, two persons 0.759.
-"""
+"""Likeness from which on two scans are the same: between the least like copies of a scan and two
+sessions of one person, by `tests/benchmarks/results/overlap.json`."""
 
 _BLOCK = 4096
 
