@@ -76,7 +76,7 @@ def test_a_merge_that_is_cut_short(built, tmp_path, monkeypatch, stop):
             raise KeyboardInterrupt
         return write_shard(*args)
 
-    name = "merge.seal" if stop == "seal" else "writer.write_shard"
+    name = "building.merge.seal" if stop == "seal" else "format.writer.write_shard"
     with monkeypatch.context() as patch:
         patch.setattr(f"gliomoe.data_shards.{name}", fail)
         with pytest.raises(KeyboardInterrupt):

@@ -190,7 +190,8 @@ def copied(volume, rng):
 @pytest.mark.real
 @pytest.mark.slow
 def test_real_scans(real_data, tmp_path):
-    config = BuildConfig(keep_ids=True, preprocess=PreprocessConfig(spacing=2.0), workers=2)
+    chain = PreprocessConfig(spacing=2.0, steps=("background", "grid", "crop"))
+    config = BuildConfig(keep_ids=True, preprocess=chain, workers=2)
     sources = [real_data / "bids", real_data / "brats", real_data / "raw_clinical"]
     build_shards([*sources, real_data / "stroke"], tmp_path / "all", config)
     everything = scans(tmp_path / "all")

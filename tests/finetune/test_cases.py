@@ -13,7 +13,8 @@ from gliomoe.data_shards.preprocess import PreprocessConfig
 from gliomoe.data_shards.reading.indexed import ShardSet
 from gliomoe.finetune.cases import carried_tasks, labelled_cases, require_labels
 
-SMALL = BuildConfig(keep_ids=True, preprocess=PreprocessConfig(spacing=None))
+STEPS = ("background", "grid", "crop")  # what is simulated here has no brain to extract
+SMALL = BuildConfig(keep_ids=True, preprocess=PreprocessConfig(spacing=None, steps=STEPS))
 
 
 @pytest.fixture
