@@ -10,7 +10,7 @@ import torch
 
 from gliomoe.data_shards.errors import UsageError
 from gliomoe.data_shards.format.dataset import fingerprint_of, join_infos, read_dataset
-from gliomoe.data_shards.reading.reader import open_reader
+from gliomoe.data_shards.reading.reader import Reader, open_reader
 from gliomoe.data_shards.storage.store import absolute_place, open_source
 from gliomoe.models.encoders.encoder import Encoder
 from gliomoe.models.model import Model
@@ -76,10 +76,7 @@ def _pretrain(config: PretrainConfig, device: torch.device, stop: StopFlag) -> b
     rank, world = distributed.world()
     placement = Placement(config.optim.batch, config.engine.accumulation, rank, world)
     precision = resolve_precision(config.engine.precision, device)
-    data, described = config.data, describe_data(config)
-    reader = open_reader(
-        data.train, data.order, config.run.seed, config.optim.batch, data.storage, data.allow_pipes
-    )
+    described, reader = describe_data(config), open_data(config)
     torch.manual_seed(config.run.seed)
     model, objective = build(config)
     engine = Engine(objective, config, precision, device)
@@ -146,6 +143,14 @@ def prepare_encoder(encoder: Encoder, config: PretrainConfig) -> Encoder:
     for name in encoder.dense_only:
         encoder.get_submodule(name).requires_grad_(False)
     return encoder
+
+
+def open_data(config: PretrainConfig) -> Reader:
+    """The studies of a run by sample number; errors as of `open_reader`."""
+    data = config.data
+    return open_reader(
+        data.train, data.order, config.run.seed, config.optim.batch, data.storage, data.allow_pipes
+    )
 
 
 def describe_data(config: PretrainConfig) -> dict[str, Any]:

@@ -34,12 +34,13 @@ def run(options: Options) -> int:
     """Claim the folder and pretrain."""
     import torch
 
-    from gliomoe.pretrain.train import build, describe_data, pretrain
+    from gliomoe.pretrain.train import build, describe_data, open_data, pretrain
 
     with torch.device("meta"):
         build(options)  # what cannot be built is refused before the folder is taken
     if int(os.environ.get("RANK", "0")) == 0:
         data = describe_data(options)
+        open_data(options)  # nor is it for weights or a batch that do not fit the data
         claim(options.run.out, "pretrain", to_table(options), _FREE, data=data)
     else:
         logging.getLogger().setLevel(logging.WARNING)

@@ -187,6 +187,8 @@ def test_run_json_records_the_data(config, monkeypatch):
     [
         (("--loss.objective", "nope"), "unknown loss.objective 'nope'"),
         (("--model.name", "gliomoe_huge"), "unknown model 'gliomoe_huge'"),
+        (("--data.order.weights", "1", "2"), "2 weights for 1 shard sets"),
+        (("--data.order.block", "2", "--optim.batch", "9"), "8 studies are too few for a batch"),
         (("--views.size", "18"), "views.size (18) must be a multiple of model.patch_size (4)"),
     ],
 )
