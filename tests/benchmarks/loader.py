@@ -1,12 +1,13 @@
 """How fast studies are read, from disk and by ranges, and how far index and memory reach.
 
-    python tests/benchmarks/loader.py CASES
+    python tests/benchmarks/loader.py CASES [crops] [ranges] [index] [memory]
 
-CASES are folders of 1 mm NIfTI cases with four sequences. Writes
-tests/benchmarks/results/loader.json beside machine and versions. Run it on a quiet machine: every
-figure is of one core, and other work on the machine makes it smaller.
+CASES are folders of 1 mm NIfTI cases with four sequences. Writes the sections named, all by
+default, to tests/benchmarks/results/loader.json beside machine and versions. Run it on a quiet
+machine: every figure is of one core, and other work on the machine makes it smaller.
 """
 
+import json
 import multiprocessing
 import statistics
 import sys
@@ -89,7 +90,7 @@ def ranges(cases: Path, folder: Path) -> dict:
     return {**found, "share_of_local": share, "turns": turns}
 
 
-def index(folder: Path) -> dict:
+def index(cases: Path, folder: Path) -> dict:
     """An index of a million studies: open it and find a study; orders over it."""
     path = folder / INDEX
     rows = np.zeros(STUDIES, _row_type(folder))
@@ -133,7 +134,7 @@ def _microseconds(look_up) -> float:
     return (time.perf_counter() - begun) / len(numbers) * 1e6
 
 
-def memory(folder: Path) -> dict:
+def memory(cases: Path, folder: Path) -> dict:
     """Memory of a reading process over many samples."""
     rng = np.random.default_rng(0)
     studies = []
@@ -168,22 +169,25 @@ def _read_many(place: Path, queue: multiprocessing.SimpleQueue) -> None:
     queue.put({"samples": SAMPLES, "own_memory_mb_after": seen})
 
 
-def main(cases: Path) -> None:
-    """Measure everything and write it down."""
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        crops = measure_loader(cases, LoaderBench(size=SIDE, shift=SHIFT))
-        crops.pop("machine")
-        result = {
-            "crops": crops,
-            "ranges": ranges(cases, folder),
-            "index": index(folder),
-            "memory": memory(folder),
-            "machine": machine(),
-        }
-    write_json(RESULT, result)
+def crops(cases: Path, folder: Path) -> dict:
+    """Crops per second, beside other libraries."""
+    found = measure_loader(cases, LoaderBench(size=SIDE, shift=SHIFT))
+    found.pop("machine")
+    return found
+
+
+SECTIONS = {"crops": crops, "ranges": ranges, "index": index, "memory": memory}
+
+
+def main(cases: Path, names: list[str]) -> None:
+    """Measure sections, all by default, and write them beside those that are there."""
+    result = json.loads(RESULT.read_text()) if RESULT.is_file() else {}
+    for name in names or SECTIONS:
+        with tempfile.TemporaryDirectory() as scratch:
+            result[name] = SECTIONS[name](cases, Path(scratch))
+        write_json(RESULT, {**result, "machine": machine()})
     print(RESULT.read_text())
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), sys.argv[2:])
