@@ -38,6 +38,15 @@ def mean(tensor: Tensor) -> Tensor:
     return total / world()[1]
 
 
+def total(count: int, device: torch.device) -> int:
+    """The sum over the ranks."""
+    if world()[1] == 1:
+        return count
+    summed = torch.tensor(count, device=device)
+    dist.all_reduce(summed)
+    return int(summed)
+
+
 def any_rank(flag: bool, device: torch.device) -> bool:
     """True on all ranks if it is true on one."""
     if world()[1] == 1:

@@ -19,6 +19,7 @@ from gliomoe.pretrain.monitor import TRACE
 
 _ENCODER = "encoder."
 _LAST_STEPS = 20
+_NO_LOSSES = ("step", "norm", "lr", "damaged")
 
 
 def export(run: Path, out: Path) -> Checkpoint:
@@ -87,7 +88,7 @@ def _last_losses(trace: Path, step: int) -> dict[str, float]:
     lines = [json.loads(line) for line in trace.read_text("utf-8").splitlines()]
     last = [line for line in lines if line["step"] < step and line["norm"] is not None]
     last = last[-_LAST_STEPS:]
-    names = [name for name in (last[-1] if last else {}) if name not in ("step", "norm", "lr")]
+    names = [name for name in (last[-1] if last else {}) if name not in _NO_LOSSES]
     return {name: sum(line[name] for line in last) / len(last) for name in names}
 
 

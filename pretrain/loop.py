@@ -74,12 +74,14 @@ def train_step(training: Training, step: int) -> tuple[StepReport, Views, tuple[
     begun, waited = time.perf_counter(), 0.0
     outcomes: list[dict[str, torch.Tensor]] = []
     spoiled: list[str] = []
+    damaged = 0
     for part in range(config.engine.accumulation):
         asked = time.perf_counter()
         pairs = next(training.parts)
         waited += time.perf_counter() - asked
         for message in pairs.damaged:
             logger.warning("left out: %s", message)
+        damaged += len(pairs.damaged)
         patch_size = engine.module.encoder.patch_size
         views = make_views(pairs.to(engine.device), config.views.size, patch_size, config.mask)
         outcome = engine.forward(views)
@@ -102,6 +104,7 @@ def train_step(training: Training, step: int) -> tuple[StepReport, Views, tuple[
         studies=config.optim.batch,
         seconds=time.perf_counter() - begun,
         waited=waited,
+        damaged=distributed.total(damaged, engine.device),
         expert_use=[] if use is None else use.tolist(),
     )
     return report, views, tuple(spoiled or (pairs.boxes.keys if norm is None else ()))

@@ -37,6 +37,8 @@ class StepReport:
     """Duration of the step."""
     waited: float
     """Seconds of it spent waiting for data."""
+    damaged: int = 0
+    """Studies of the step, over all ranks, that could not be read and were stood in for."""
     expert_use: list[list[float]] = field(default_factory=list)
     """Each expert's share of the choices, layer by layer."""
 
@@ -56,6 +58,7 @@ class Monitor:
         self.run, self.start, self.steps = run, start, steps
         self.log_every, self.active = log_every, active
         self._seconds = self._waited = 0.0
+        self._damaged = 0
 
     def __enter__(self) -> "Monitor":
         """Open bar, TensorBoard and trace."""
@@ -64,6 +67,7 @@ class Monitor:
 
             self.run.mkdir(parents=True, exist_ok=True)
             cut_trace(self.run / TRACE, self.start)
+            self._damaged = count_damaged(self.run / TRACE)
             self._trace = (self.run / TRACE).open("a", encoding="utf-8")
             self._board = SummaryWriter(str(self.run / "tensorboard"), purge_step=self.start)
             self._bar = tqdm(
@@ -88,12 +92,17 @@ class Monitor:
         if not self.active:
             return
         entry = {"step": report.step, **report.losses, "norm": report.norm, "lr": report.lr}
+        if report.damaged:
+            entry["damaged"] = report.damaged
+            self._damaged += report.damaged
         print(json.dumps(entry), file=self._trace, flush=True)
         self._seconds = _smooth(self._seconds, report.seconds)
         self._waited = _smooth(self._waited, report.waited)
         speed = report.studies / self._seconds
         wait = 100 * self._waited / self._seconds
         parts = "  ".join(f"{name} {value:.4g}" for name, value in report.losses.items())
+        if self._damaged:
+            parts += f"  {self._damaged} damaged"
         self._bar.set_postfix_str(f"{parts}  {speed:.1f} studies/s  data wait {wait:.0f} %")
         self._bar.update(report.step + 1 - self._bar.n)
         if (report.step + 1) % self.log_every and report.step + 1 < self.steps:
@@ -102,7 +111,7 @@ class Monitor:
             logger.info("step %d/%d  %s  %.1f studies/s", report.step + 1, self.steps, parts, speed)
         scalars = {f"loss/{name}": value for name, value in report.losses.items()}
         scalars |= {"speed/studies_per_s": speed, "speed/data_wait_percent": wait}
-        scalars |= {"optim/lr": report.lr}
+        scalars |= {"optim/lr": report.lr, "data/damaged": self._damaged}
         if report.norm is not None:
             scalars["optim/gradient_norm"] = report.norm
         for layer, shares in enumerate(report.expert_use):
@@ -136,6 +145,13 @@ def cut_trace(path: Path, step: int) -> None:
         kept.append(line)
     with atomic_write(path, "w") as file:
         file.writelines(kept)
+
+
+def count_damaged(path: Path) -> int:
+    """Studies that could not be read, over all steps of a trace."""
+    if not path.is_file():
+        return 0
+    return sum(read_line(line).get("damaged", 0) for line in path.read_text("utf-8").splitlines())
 
 
 def read_line(line: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from gliomoe.data_shards.identity.seen import Seen
 from gliomoe.data_shards.reading.indexed import ShardSet
 from gliomoe.launch.cli import main
 from gliomoe.pretrain import checkpoints, loop
+from gliomoe.pretrain.export import export
 from gliomoe.pretrain.train import pretrain
 
 
@@ -96,6 +98,23 @@ def test_a_loss_that_is_not_finite_skips_the_step(config, monkeypatch, caplog):
     strict = elsewhere(config, "strict")
     with pytest.raises(DataError, match="2 steps in a row .* case-"):
         pretrain(replace(strict, run=replace(strict.run, bad_steps=2)))
+
+
+def test_damaged_studies_are_counted_and_stood_in_for(config, tmp_path, caplog):
+    (folder,) = config.data.train
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    for i in (2, 5):
+        name, place = ShardSet.open(copy).place(i)
+        with open(name, "r+b") as shard:
+            shard.seek(place.offset)
+            shard.write(b"x" * 512)
+    config = replace(config, data=replace(config.data, train=(str(copy),), workers=1))
+    assert pretrain(config)
+    lines = losses(config.run.out)
+    # 40 samples are five epochs of the eight studies.
+    assert sum(line.get("damaged", 0) for line in lines) == caplog.text.count("left out: ") >= 10
+    assert all(line["norm"] is not None for line in lines)
+    export(config.run.out, tmp_path / "checkpoint")
 
 
 def test_a_finished_run_is_left_alone(config, caplog):
