@@ -8,7 +8,6 @@ from typing import Any
 from safetensors.torch import load_file
 
 from gliomoe.data_shards.errors import DataError, UsageError
-from gliomoe.data_shards.identity.seen import Seen
 from gliomoe.data_shards.reading.indexed import ShardSet
 from gliomoe.data_shards.reading.reader import OrderConfig, open_reader
 from gliomoe.models.checkpoint import save_checkpoint
@@ -97,5 +96,4 @@ def _seen(shards: ShardSet, about: Mapping[str, Any], read: int) -> bytes:
     training, data = about["training"], about["data"]
     order = OrderConfig(**{**data["order"], "weights": tuple(data["order"]["weights"])})
     reader = open_reader(data["paths"], order, training["seed"], training["batch"])
-    studies = {reader.number(n) for n in range(read)}
-    return Seen.join(Seen.of_record(shards.record(study)) for study in studies).to_bytes()
+    return shards.seen({reader.number(n) for n in range(read)}).to_bytes()

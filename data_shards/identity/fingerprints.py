@@ -47,6 +47,11 @@ class Fingerprints:
         part = self._rows[first:last]
         return part["study"], part["code"]
 
+    def of_studies(self, studies: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Sequences [n] and signatures [n, SIZE] uint8 of some studies, given by number."""
+        part = self._rows[np.isin(self._rows["study"], studies)]
+        return part["sequence"], part["code"]
+
 
 def fingerprint_rows(record: Mapping[str, Any], study: int) -> Iterator[tuple[Any, ...]]:
     """The rows of one study, from its record."""

@@ -7,7 +7,7 @@ so the workers of a loader each take a copy; only one of local sets can also be 
 
 import itertools
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,8 @@ from gliomoe.data_shards.format.dataset import (
 )
 from gliomoe.data_shards.format.index import Index, Place, StudyEntry
 from gliomoe.data_shards.format.record import parse_record
+from gliomoe.data_shards.identity.fingerprints import FINGERPRINTS, Fingerprints
+from gliomoe.data_shards.identity.seen import Seen
 from gliomoe.data_shards.reading.sample import Extent, StoredStudy
 from gliomoe.data_shards.storage.config import StorageConfig
 from gliomoe.data_shards.storage.store import FileInfo, LocalStore, open_store
@@ -40,6 +42,7 @@ class ShardSet:
         infos = [read_dataset(store) for store in self._stores]
         self._info = join_infos(self._places, infos)
         self._shards = [[file_info(shard) for shard in info["shards"]] for info in infos]
+        self._signatures = [info.get("fingerprints") for info in infos]
         self._indexes = []
         for store, info in zip(self._stores, infos, strict=True):
             index = Index.open(store.local(file_info(info["index"])))
@@ -162,6 +165,25 @@ class ShardSet:
             DataError: If the study lacks a sequence or is damaged.
         """
         return self.study(i).read(start, size, sequences, seg)
+
+    def seen(self, studies: Iterable[int]) -> Seen:
+        """What tells some studies again, read from index and signatures alone.
+
+        Raises:
+            DataError: If a set has no signatures, or they are damaged.
+        """
+        wanted = np.unique(np.fromiter(studies, np.int64))
+        contents = {bytes.fromhex(self.entry(int(i)).fingerprint) for i in wanted}
+        scans: set[bytes] = set()
+        for store, file, end, size in zip(
+            self._stores, self._signatures, self._ends, self.sizes, strict=True
+        ):
+            own = wanted[(wanted >= end - size) & (wanted < end)] - (end - size)
+            if file is None:
+                raise DataError(f"{store.name}: has no {FINGERPRINTS}; build the set again")
+            rows = Fingerprints.open(store.local(file_info(file))).of_studies(own)
+            scans |= {bytes([s]) + code.tobytes() for s, code in zip(*rows, strict=True)}
+        return Seen(frozenset(contents), frozenset(scans))
 
     def place(self, i: int) -> tuple[str, Place]:
         """The shard of study `i`, a path or URL, and where in it the study lies.

@@ -11,6 +11,7 @@ import torch
 from gliomoe.data_shards.batch import collate
 from gliomoe.data_shards.errors import DataError, UsageError
 from gliomoe.data_shards.format.dataset import read_dataset
+from gliomoe.data_shards.identity.seen import Seen
 from gliomoe.data_shards.intensity import CEILING, FLOOR, robust_range
 from gliomoe.data_shards.reading.codes import collate_codes
 from gliomoe.data_shards.reading.indexed import ShardSet
@@ -106,6 +107,21 @@ def test_codes_become_the_same_voxels_on_a_gpu(shard_set):
     folder, _ = shard_set
     codes = collate_codes([ShardSet.open(folder).study(2).codes((3, 2, 1), (33, 32, 20))])
     assert torch.equal(codes.to(torch.device("cuda")).decode().voxels.cpu(), codes.decode().voxels)
+
+
+def test_what_tells_studies_again_needs_no_shard(make_set, make_study):
+    parts = [
+        make_set("a", [make_study(0), make_study(1)]),
+        make_set("b", [make_study(n, ["t2"], (20, 50, 33)) for n in (5, 6, 7)]),
+    ]
+    shards = ShardSet.open(*parts)
+    chosen = (1, 2, 4)
+    expected = Seen.join(Seen.of_record(shards.record(i)) for i in chosen)
+    assert len(expected.contents) == 3
+    for folder in parts:
+        for shard in folder.glob("*.tar"):
+            shard.unlink()
+    assert ShardSet.open(*parts).seen(chosen) == expected
 
 
 def test_several_sets_and_copies(make_set, make_study):
