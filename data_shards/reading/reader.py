@@ -109,10 +109,10 @@ class IndexedReader:
 
     def __init__(self, shards: ShardSet, order: OrderConfig, seed: int, lanes: int = 1):
         self.shards = shards
-        block = order.block or shards.block
+        sizes = shards.sizes if order.weights else [len(shards)]
+        block = order.block or (shards.block if min(sizes) >= lanes else 1)
         window = order.window or 2 * block
         self.stride = lanes if block > 1 else 1
-        sizes = shards.sizes if order.weights else [len(shards)]
         if min(sizes) < self.stride:
             raise UsageError(
                 f"{min(sizes)} studies are too few for a batch of {lanes} in blocks; "

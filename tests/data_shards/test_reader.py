@@ -60,6 +60,14 @@ def test_any_number_may_be_asked_for(places, kind):
     assert keys(open_reader(places, OrderConfig(kind), 3, 4), (17, 5)) == [forward[17], forward[5]]
 
 
+@pytest.mark.parametrize(("lanes", "stride"), [(4, 4), (20, 1)])
+def test_object_stores_are_read_in_blocks_where_there_are_enough_studies(
+    places, monkeypatch, lanes, stride
+):
+    monkeypatch.setattr(ShardSet, "block", property(lambda self: 3))
+    assert open_reader(places, OrderConfig(), 0, lanes).stride == stride
+
+
 @pytest.mark.parametrize(
     ("order", "message"),
     [
