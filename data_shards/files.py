@@ -1,13 +1,16 @@
 """Files that are there whole or not at all."""
 
+import csv
 import errno
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
+
+import numpy as np
 
 from gliomoe.data_shards.errors import DataError
 
@@ -54,3 +57,29 @@ def write_json(path: Path, content: Any) -> None:
     with atomic_write(path, "w") as file:
         json.dump(content, file, indent=2, allow_nan=False)
         file.write("\n")
+
+
+def write_list(path: Path, columns: Sequence[str], rows: Sequence[Iterable[Any]]) -> None:
+    """Write rows as CSV, atomically; no file if there are none."""
+    if not rows:
+        path.unlink(missing_ok=True)
+        return
+    with atomic_write(path, "w") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(rows)
+
+
+def map_rows(path: Path, kind: np.dtype) -> np.ndarray:
+    """The rows of a `.npy` file, mapped into memory.
+
+    Raises:
+        DataError: If the file is missing or damaged, or its rows are of another kind.
+    """
+    try:
+        rows = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{path}: cannot be read ({error}); build the set again") from error
+    if rows.dtype != kind or rows.ndim != 1:
+        raise DataError(f"{path}: not of this format version; build the set again")
+    return np.asarray(rows)

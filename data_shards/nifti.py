@@ -140,7 +140,11 @@ def _header(file: IO[bytes], path: Path) -> nib.Nifti1Header:
     block += file.read(size - len(block))
     kind = _HEADERS[size]
     try:
-        _check_spacing(kind(block, check=False), path)
+        unchecked = kind(block, check=False)
+    except (WrapStructError, ValueError) as error:
+        raise DataError(f"{path}: not a valid NIfTI header ({error}); convert it again") from error
+    _check_spacing(unchecked, path)  # before nibabel's own check, which makes up what is missing
+    try:
         header = kind(block)
     except (HeaderDataError, WrapStructError, ValueError) as error:
         raise DataError(f"{path}: not a valid NIfTI header ({error}); convert it again") from error

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
-from gliomoe.data_shards.files import atomic_write
+from gliomoe.data_shards.files import write_list
 
 FAILED = "failed.csv"
 
@@ -33,11 +33,4 @@ def read_failures(folder: Path) -> list[Failure]:
 
 def write_failures(folder: Path, failures: Sequence[Failure]) -> None:
     """List failures atomically; no file if there are none."""
-    path = folder / FAILED
-    if not failures:
-        path.unlink(missing_ok=True)
-        return
-    with atomic_write(path, "w") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(_COLUMNS)
-        writer.writerows(map(astuple, failures))
+    write_list(folder / FAILED, _COLUMNS, [astuple(failure) for failure in failures])

@@ -66,6 +66,8 @@ def merge_shards(folders: Sequence[Path], out: Path, shard_mb: float | None = No
         DataError: If a set is damaged.
     """
     begun = time.monotonic()
+    if out.resolve() in [folder.resolve() for folder in folders]:
+        raise UsageError(f"{out}: is one of the sets to merge; choose another folder")
     sets = [_Source.open(folder) for folder in folders]
     settings = _settings(sets, shard_mb)
     failed = sorted(

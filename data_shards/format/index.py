@@ -13,8 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from gliomoe.data_shards.errors import DataError
-from gliomoe.data_shards.files import atomic_write
+from gliomoe.data_shards.files import atomic_write, map_rows
 from gliomoe.data_shards.format import tar
 from gliomoe.data_shards.format.record import parse_record
 from gliomoe.data_shards.sequences import SEQUENCES
@@ -83,13 +82,7 @@ class Index:
         Raises:
             DataError: If the file is missing or no index.
         """
-        try:
-            rows = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            raise DataError(f"{path}: no readable index ({error}); build the set again") from error
-        if rows.dtype != _ROW or rows.ndim != 1:
-            raise DataError(f"{path}: not an index of this format version; build the set again")
-        return cls(np.asarray(rows))
+        return cls(map_rows(path, _ROW))
 
     def __len__(self) -> int:
         """Studies of the set."""

@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from gliomoe.data_shards.errors import DataError
-from gliomoe.data_shards.files import atomic_write
+from gliomoe.data_shards.files import atomic_write, map_rows
 from gliomoe.data_shards.identity.signature import SIZE
 from gliomoe.data_shards.sequences import SEQUENCES
 
@@ -33,13 +32,7 @@ class Fingerprints:
         Raises:
             DataError: If the file is missing or of another format.
         """
-        try:
-            rows = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            raise DataError(f"{path}: no readable fingerprints ({error}); build again") from error
-        if rows.dtype != ROW or rows.ndim != 1:
-            raise DataError(f"{path}: not fingerprints of this format; build the set again")
-        return cls(np.asarray(rows))
+        return cls(map_rows(path, ROW))
 
     def of_sequence(self, sequence: int) -> tuple[np.ndarray, np.ndarray]:
         """Studies [n] and signatures [n, SIZE] uint8 of one sequence."""

@@ -5,14 +5,13 @@ and by looks if the signatures of one sequence agree (`signature.py`). All pairs
 products of matrices in blocks: memory is that of the blocks, time grows with the square.
 """
 
-import csv
 from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
 import numpy as np
 
-from gliomoe.data_shards.files import atomic_write
+from gliomoe.data_shards.files import write_list
 from gliomoe.data_shards.format.index import Index
 from gliomoe.data_shards.identity.fingerprints import Fingerprints
 from gliomoe.data_shards.identity.signature import unpack
@@ -83,14 +82,7 @@ def scores(mine: np.ndarray, yours: np.ndarray) -> np.ndarray:
 
 def write_duplicates(folder: Path, matches: Sequence[Match]) -> None:
     """List duplicates of a set atomically; no file if there are none."""
-    path = folder / DUPLICATES
-    if not matches:
-        path.unlink(missing_ok=True)
-        return
-    with atomic_write(path, "w") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(_COLUMNS)
-        writer.writerows(map(astuple, matches))
+    write_list(folder / DUPLICATES, _COLUMNS, [astuple(match) for match in matches])
 
 
 def _similar(

@@ -164,3 +164,11 @@ def test_command(built, tmp_path, capsys):
     assert main([*args, "--json", "True"]) == 1
     assert len(json.loads(capsys.readouterr().out)["failed"]) == 2
     assert main(["shards", "merge", "--out", str(tmp_path / "x")]) == 2
+
+
+def test_a_set_is_not_merged_into_itself(built, capsys):
+    before = content(built / "set")
+    place = str(built / "set")
+    assert main(["shards", "merge", place, "--out", place]) == 2
+    assert "is one of the sets to merge" in capsys.readouterr().err
+    assert content(built / "set") == before
