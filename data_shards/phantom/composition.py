@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from gliomoe.data_shards.phantom.anatomy import Anatomy
+from gliomoe.data_shards.phantom.anatomy.brain import Anatomy
 from gliomoe.data_shards.phantom.grid import MODEL_GRID, smooth_step
-from gliomoe.data_shards.phantom.tumour import Tumour
+from gliomoe.data_shards.phantom.tumour.growth import Tumour
 
 CORE, OEDEMA, ENHANCING = 1, 2, 4
 """Labels of BraTS up to 2022. As there, necrosis and solid tumour without enhancement share 1."""
@@ -26,7 +26,7 @@ def compose(
         lesions: Tissue → share on the model grid, of disease in grey and white matter.
 
     Returns:
-        Tissue (`gliomoe.data_shards.phantom.scanner.TISSUES`) → [D, H, W] float32; they sum to 1
+        Tissue (`TISSUES` of the scanner) → [D, H, W] float32; they sum to 1
         in the brain and to 0 outside.
     """
     x, y, z = anatomy.position

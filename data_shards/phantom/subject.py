@@ -11,19 +11,19 @@ from typing import Literal
 import numpy as np
 
 from gliomoe.data_shards.errors import UsageError
-from gliomoe.data_shards.phantom.anatomy import build_anatomy, draw_head_shape
+from gliomoe.data_shards.phantom.anatomy.brain import build_anatomy, draw_head_shape
+from gliomoe.data_shards.phantom.anatomy.lesions import stroke, white_matter_lesions
 from gliomoe.data_shards.phantom.composition import compose, label
 from gliomoe.data_shards.phantom.grid import MODEL_GRID, Grid, brain_grid, smooth_noise, smooth_step
-from gliomoe.data_shards.phantom.lesions import stroke, white_matter_lesions
-from gliomoe.data_shards.phantom.markers import Glioma, draw_glioma, draw_type
-from gliomoe.data_shards.phantom.scanner import (
+from gliomoe.data_shards.phantom.patients.markers import Glioma, draw_glioma, draw_type
+from gliomoe.data_shards.phantom.scanner.acquire import (
     PROTOCOLS,
     Acquisition,
     draw_relaxation,
     draw_session,
     scan,
 )
-from gliomoe.data_shards.phantom.tumour import Tumour, grow_tumour
+from gliomoe.data_shards.phantom.tumour.growth import Tumour, grow_tumour
 
 GENERATOR_VERSION = 1
 """Counts up with every change that alters what a seed gives."""

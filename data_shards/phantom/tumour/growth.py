@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from gliomoe.data_shards.phantom.anatomy import Anatomy
+from gliomoe.data_shards.phantom.anatomy.brain import Anatomy
 from gliomoe.data_shards.phantom.grid import MODEL_GRID, smooth_noise, smooth_step
-from gliomoe.data_shards.phantom.markers import Glioma
+from gliomoe.data_shards.phantom.patients.markers import Glioma
 
 _LOBES = {
     "frontal": (30.0, 32.0, 26.0),

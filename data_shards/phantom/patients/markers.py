@@ -134,6 +134,10 @@ class Glioma:
     calcified: bool
     texture: float
     """Relative spread of the signal inside the tumour."""
+    satellites: int = 0
+    """Separate foci of 3 to 5 mm."""
+    resected: bool = False
+    """Whether part of the core was taken out: the scan is post-operative, with a cavity."""
 
 
 def draw_type(place: float) -> str:

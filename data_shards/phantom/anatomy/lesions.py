@@ -3,7 +3,7 @@
 import numpy as np
 from scipy import ndimage
 
-from gliomoe.data_shards.phantom.anatomy import Anatomy
+from gliomoe.data_shards.phantom.anatomy.brain import Anatomy
 from gliomoe.data_shards.phantom.grid import MODEL_GRID, smooth_noise, smooth_step
 
 _VOXEL_ML = MODEL_GRID.spacing**3 / 1000

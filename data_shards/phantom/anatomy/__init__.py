@@ -1,0 +1,1 @@
+"""Brains and heads: tissue maps under random deformation, and what ails them but glioma."""

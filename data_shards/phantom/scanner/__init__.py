@@ -1,0 +1,1 @@
+"""From tissue to image: relaxation, sequences, protocols, slices, artefacts."""

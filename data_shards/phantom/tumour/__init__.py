@@ -1,0 +1,1 @@
+"""Gliomas that grow in a brain."""
