@@ -4,7 +4,8 @@ Notable: each session is a study of its own. Raw diffusion series (with a `.bval
 perfusion series (with a context table) are 4-D acquisitions and no images; they are left out. Of
 several files of one sequence the one is used that comes first by: not after contrast, unless T1;
 no `space-` or `desc-`, no `rec-`; `acq-` that says 3-D, none, any other; lowest `run-`, `echo-` and
-`inv-`; name.
+`inv-`; name. Labels are those of BraTS up to 2022 unless the segmentation has `desc-brats2023` or
+`desc-bratsped`.
 """
 
 import re
@@ -13,6 +14,7 @@ from pathlib import Path
 from gliomoe.data_shards.ingest.brats import sub_folders
 from gliomoe.data_shards.ingest.names import in_order, nifti_files, read_folder, second, stem
 from gliomoe.data_shards.ingest.participants import read_participants
+from gliomoe.data_shards.labels import CONVENTIONS
 from gliomoe.data_shards.sequences import canonical_sequence
 from gliomoe.data_shards.study import LeftOut, RawStudy, Source
 
@@ -73,6 +75,7 @@ def find_bids(source: Path) -> list[RawStudy]:
                     session=None if folder == subject else folder.name,
                     series=series,
                     seg=seg,
+                    seg_labels=_convention(seg),
                     source=folder,
                     layout="bids",
                     labels=labels.get(subject.name, {}),
@@ -199,6 +202,12 @@ def _segmentation(root: Path, folder: Path) -> tuple[Path | None, list[LeftOut]]
     used, others = (candidates[0], candidates[1:]) if candidates else (None, [])
     left_out += [LeftOut(str(path), "a second segmentation") for path in others]
     return used, left_out
+
+
+def _convention(seg: Path | None) -> str:
+    """The convention of the labels: what `desc-` names, otherwise that of BraTS up to 2022."""
+    named = entities(seg)[0].get("desc") if seg else None
+    return named if named in CONVENTIONS else "brats2021"
 
 
 def _literal(folder: Path) -> str:

@@ -176,6 +176,14 @@ def test_bids_segmentations_of_tissues_are_not_taken_for_tumours(tmp_path):
     )
     (a,) = find_studies(tmp_path)
     assert a.seg.name == "sub-A_desc-tumor_dseg.nii.gz" and len(a.left_out) == 4
+    assert a.seg_labels == "brats2021"
+
+
+def test_bids_segmentations_may_name_the_convention_of_their_labels(tmp_path):
+    name = "derivatives/raters/sub-A/anat/sub-A_desc-BraTS2023_dseg.nii.gz"
+    touch(tmp_path, "sub-A/anat/sub-A_T1w.nii.gz", name)
+    (a,) = find_studies(tmp_path)
+    assert a.seg_labels == "brats2023"
 
 
 def test_bids_sessions_beside_files_without_one(tmp_path):
