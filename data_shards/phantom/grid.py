@@ -13,6 +13,9 @@ FIELD_OF_VIEW_MM = (172.0, 208.0, 178.0)
 CENTRE_MM = (0.0, -17.0, 5.0)
 """A box that holds the MNI152 brain with room for a larger or turned head."""
 
+HEAD_MARGIN_MM = ((10.0, 10.0), (9.0, 27.0), (39.0, 9.0))
+"""What a box with scalp, face and neck has more: left, right; back, front; below, above."""
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -74,6 +77,25 @@ def brain_grid(spacing: float) -> Grid:
         centre - spacing * (count - 1) / 2 for centre, count in zip(CENTRE_MM, shape, strict=True)
     )
     return Grid(shape, float(spacing), origin)
+
+
+def head_grid(spacing: float) -> Grid:
+    """`brain_grid` padded by whole voxels, so that scalp, face and neck fit in."""
+    inner = brain_grid(spacing)
+    before, after = np.transpose(head_padding(spacing)).tolist()
+    shape = tuple(sum(counts) for counts in zip(before, inner.shape, after, strict=True))
+    origin = tuple(
+        start - count * spacing for start, count in zip(inner.origin, before, strict=True)
+    )
+    return Grid(shape, inner.spacing, origin)
+
+
+def head_padding(spacing: float) -> list[tuple[int, int]]:
+    """Voxels of `head_grid` before and after `brain_grid`, for every axis."""
+    return [
+        (int(np.ceil(before / spacing)), int(np.ceil(after / spacing)))
+        for before, after in HEAD_MARGIN_MM
+    ]
 
 
 MODEL_GRID = brain_grid(3.0)
