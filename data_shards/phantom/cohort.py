@@ -22,7 +22,7 @@ from gliomoe.data_shards.errors import UsageError
 from gliomoe.data_shards.files import atomic_write, write_json
 from gliomoe.data_shards.nifti import write_nifti
 from gliomoe.data_shards.phantom.grid import brain_grid
-from gliomoe.data_shards.phantom.scanner.acquire import Acquisition
+from gliomoe.data_shards.phantom.scanner.protocols import Acquisition
 from gliomoe.data_shards.phantom.subject import (
     GENERATOR_VERSION,
     CohortConfig,

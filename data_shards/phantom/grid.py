@@ -66,7 +66,7 @@ class Grid:
         for axis in range(3):
             start = (onto.origin[axis] - self.origin[axis]) / self.spacing
             places = start + onto.spacing / self.spacing * np.arange(onto.shape[axis])
-            field = _interpolate(field, places, axis - 3)
+            field = interpolate(field, places, axis - 3)
         return field
 
 
@@ -105,7 +105,7 @@ WARP_GRID = brain_grid(6.0)
 """Where what varies slowly is computed: deformations and bias fields."""
 
 
-def _interpolate(field: np.ndarray, places: np.ndarray, axis: int) -> np.ndarray:
+def interpolate(field: np.ndarray, places: np.ndarray, axis: int) -> np.ndarray:
     """Linear values at places (in voxels, held at the ends) along one axis, counted from the end.
 
     Axis by axis this is several times faster than `ndimage.zoom`.

@@ -16,13 +16,11 @@ from gliomoe.data_shards.phantom.anatomy.lesions import stroke, white_matter_les
 from gliomoe.data_shards.phantom.composition import compose, label
 from gliomoe.data_shards.phantom.grid import MODEL_GRID, Grid, brain_grid, smooth_noise, smooth_step
 from gliomoe.data_shards.phantom.patients.markers import Glioma, draw_glioma, draw_type
-from gliomoe.data_shards.phantom.scanner.acquire import (
-    PROTOCOLS,
-    Acquisition,
-    draw_relaxation,
-    draw_session,
-    scan,
-)
+from gliomoe.data_shards.phantom.scanner.acquire import acquire
+from gliomoe.data_shards.phantom.scanner.body import Body
+from gliomoe.data_shards.phantom.scanner.protocols import PROTOCOLS, Acquisition, draw_session
+from gliomoe.data_shards.phantom.scanner.regrid import onto_grid
+from gliomoe.data_shards.phantom.scanner.tissues import draw_relaxation
 from gliomoe.data_shards.phantom.tumour.growth import Tumour, grow_tumour
 
 GENERATOR_VERSION = 1
@@ -126,6 +124,7 @@ def draw_subject(config: CohortConfig, number: int) -> Subject:
     if protocol == "mixed":
         protocol = str(rng.choice(list(PROTOCOLS)))
     session = draw_session(protocol, rng)
+    session = {sequence: session[sequence] for sequence in _KEPT}
     if config.unlabelled:
         kept = _KEPT_WITH_GLIOMA if glioma else _KEPT
         present = [sequence for sequence in session if rng.random() < kept[sequence]] or ["t1"]
@@ -157,11 +156,13 @@ def render(config: CohortConfig, subject: Subject) -> tuple[dict[str, np.ndarray
     grid = brain_grid(config.spacing)
     anatomy = build_anatomy(head, grid, tumour.push if tumour else None)
     shares = compose(anatomy, tumour, lesions)
-    texture = _texture(tumour, grid, rng("texture"))
+    body = Body(grid, shares, _texture(tumour, grid, rng("texture")))
     field = next(iter(subject.session.values())).field
     relaxation = draw_relaxation(field, rng("relaxation"))
     images = {
-        sequence: scan(shares, relaxation, texture, acquisition, grid, rng(sequence))
+        sequence: onto_grid(
+            acquire(body, relaxation, acquisition, rng(sequence)), grid, anatomy.brain
+        )
         for sequence, acquisition in subject.session.items()
     }
     seg = label(shares) if tumour else np.zeros(grid.shape, np.uint8)

@@ -12,9 +12,7 @@ from gliomoe.data_shards.phantom.anatomy.brain import (
 from gliomoe.data_shards.phantom.anatomy.lesions import stroke, white_matter_lesions
 from gliomoe.data_shards.phantom.composition import compose
 from gliomoe.data_shards.phantom.grid import MODEL_GRID, WARP_GRID, Grid, brain_grid, smooth_noise
-from gliomoe.data_shards.phantom.scanner.acquire import (
-    TISSUES,
-)
+from gliomoe.data_shards.phantom.scanner.tissues import TISSUES
 
 
 def rng(seed: int = 0) -> np.random.Generator:
