@@ -43,6 +43,7 @@ TISSUES: dict[str, Tissue] = {
     "calcification": Tissue((700, 900), (35, 30), 0.3, spread=0.1),
     "lesion": Tissue((950, 1350), (160, 170), 0.9, spread=0.06),
     "infarct": Tissue((1400, 1800), (200, 210), 0.93, spread=0.1),
+    "cavity": Tissue((3000, 3300), (700, 750), 0.98, spread=0.1),
 }
 
 _RELAXIVITY = (4.1, 3.7)
