@@ -13,8 +13,8 @@ import numpy as np
 from gliomoe.data_shards.errors import UsageError
 from gliomoe.data_shards.phantom.anatomy.brain import build_anatomy, draw_head_shape
 from gliomoe.data_shards.phantom.anatomy.lesions import stroke, white_matter_lesions
-from gliomoe.data_shards.phantom.composition import compose, label
-from gliomoe.data_shards.phantom.grid import MODEL_GRID, Grid, brain_grid, smooth_noise, smooth_step
+from gliomoe.data_shards.phantom.composition import compose, label, signal_texture
+from gliomoe.data_shards.phantom.grid import MODEL_GRID, Grid, brain_grid, smooth_noise
 from gliomoe.data_shards.phantom.patients.markers import Glioma, draw_glioma, draw_type
 from gliomoe.data_shards.phantom.scanner.acquire import acquire
 from gliomoe.data_shards.phantom.scanner.body import Body
@@ -200,6 +200,5 @@ def _labels(config: CohortConfig, number: int, glioma: Glioma | None) -> dict[st
 def _texture(tumour: Tumour | None, grid: Grid, rng: np.random.Generator) -> np.ndarray:
     """Factor of the signal, [D, H, W]: fine unevenness of tissue, more of it in a tumour."""
     texture = 1 + np.float32(_TEXTURE) * smooth_noise(rng, 3.0)
-    if tumour is not None:
-        texture += tumour.texture * smooth_step(tumour.density, 0.4, 0.6)
-    return MODEL_GRID.resample(texture, grid)
+    texture = MODEL_GRID.resample(texture, grid)
+    return texture if tumour is None else texture + signal_texture(tumour, grid)
