@@ -1,10 +1,10 @@
 """A phantom cohort as a BIDS data set: names, metadata, tables and the hidden truth.
 
-    participants.tsv                                age, sex, protocol, markers, grade, type
-    phenotype/genes.tsv                             mutations, copy numbers, expression
-    sub-001/anat/, sub-001/dwi/                     images with their times
-    derivatives/segmentations/sub-001/anat/         labels of the tumour
-    derivatives/truth/traits.tsv, ceiling.json      what the images were made from, what it tells
+participants.tsv                                age, sex, protocol, markers, grade, type
+phenotype/genes.tsv                             mutations, copy numbers, expression
+sub-001/anat/, sub-001/dwi/                     images with their times
+derivatives/segmentations/sub-001/anat/         labels of the tumour
+derivatives/truth/traits.tsv, ceiling.json      what the images were made from, what it tells
 """
 
 import dataclasses
@@ -16,8 +16,9 @@ from typing import Any
 from gliomoe.data_shards.files import atomic_write, write_json
 from gliomoe.data_shards.nifti import write_nifti
 from gliomoe.data_shards.phantom.config import CohortConfig
-from gliomoe.data_shards.phantom.patients.ceiling import TRAITS, auc_of, ceiling, traits
-from gliomoe.data_shards.phantom.patients.genes import GENE_COLUMNS, draw_genes
+from gliomoe.data_shards.phantom.patients.ceiling import ceiling, trait_row
+from gliomoe.data_shards.phantom.patients.genes import GENE_DESCRIPTIONS, draw_genes
+from gliomoe.data_shards.phantom.patients.looks import TRAIT_DESCRIPTIONS
 from gliomoe.data_shards.phantom.scanner.protocols import Acquisition
 from gliomoe.data_shards.phantom.subject import GENERATOR_VERSION, Images, Subject, generator
 
@@ -86,16 +87,16 @@ def segmentation_folder(out: Path, name: str) -> Path:
 
 def write_images(folder: Path, name: str, subject: Subject, images: Images) -> None:
     """Images and their metadata into the folder of a subject."""
-    for sequence, scan in images.scans.items():
+    for sequence, image in images.series.items():
         stem = folder / _FILES[sequence].format(name)
-        write_nifti(stem.with_suffix(".nii.gz"), scan.image, scan.affine)
+        write_nifti(stem.with_suffix(".nii.gz"), image.voxels, image.affine)
         write_json(stem.with_suffix(".json"), _sidecar(subject.session[sequence]))
 
 
 def write_labels(folder: Path, name: str, config: CohortConfig, images: Images) -> None:
     """The segmentation into a folder of a subject; its name says which labels these are."""
     file = folder / "anat" / f"{name}_desc-{config.convention}_dseg.nii.gz"
-    write_nifti(file, images.seg.image, images.seg.affine)
+    write_nifti(file, images.seg.voxels, images.seg.affine)
 
 
 def write_tables(out: Path, config: CohortConfig, subjects: Sequence[Subject]) -> None:
@@ -124,22 +125,21 @@ def _write_genes(
     for name, subject in zip(names, subjects, strict=True):
         if subject.glioma is not None:
             genes = draw_genes(subject.glioma, generator(config, subject.number, "genes"))
-            rows.append((name, *(genes[column] for column in GENE_COLUMNS)))
-    write_json(out / "phenotype" / "genes.json", GENE_COLUMNS)
-    _write_table(out / "phenotype" / "genes.tsv", ("participant_id", *GENE_COLUMNS), rows)
+            rows.append((name, *(genes[column] for column in GENE_DESCRIPTIONS)))
+    write_json(out / "phenotype" / "genes.json", GENE_DESCRIPTIONS)
+    _write_table(out / "phenotype" / "genes.tsv", ("participant_id", *GENE_DESCRIPTIONS), rows)
 
 
 def _write_truth(out: Path, names: Sequence[str], subjects: Sequence[Subject]) -> None:
     """What the images were made from, and how well markers could be told from it at best."""
     gliomas = [subject.glioma for subject in subjects if subject.glioma is not None]
-    rows = [(name, *traits(glioma).values()) for name, glioma in zip(names, gliomas, strict=True)]
+    rows = [
+        (name, *trait_row(glioma).values()) for name, glioma in zip(names, gliomas, strict=True)
+    ]
     _describe_derivative(out / _TRUTH, "Truth behind a GlioMoE phantom cohort")
-    _write_table(out / _TRUTH / "traits.tsv", ("participant_id", *TRAITS), rows)
-    write_json(out / _TRUTH / "traits.json", TRAITS)
-    write_json(
-        out / _TRUTH / "ceiling.json",
-        {"Notice": NOTICE, "population": ceiling(), "cohort": auc_of(gliomas)},
-    )
+    _write_table(out / _TRUTH / "traits.tsv", ("participant_id", *TRAIT_DESCRIPTIONS), rows)
+    write_json(out / _TRUTH / "traits.json", TRAIT_DESCRIPTIONS)
+    write_json(out / _TRUTH / "ceiling.json", {"Notice": NOTICE, **ceiling()})
 
 
 def _write_table(path: Path, header: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:

@@ -12,7 +12,7 @@ from gliomoe.data_shards.phantom.tumour.satellites import paint
 CORE, OEDEMA, ENHANCING, CAVITY = 1, 2, 3, 4
 """Canonical labels. As in BraTS, necrosis and solid tumour without enhancement share 1."""
 
-_FLUID = ("csf", "vessel")
+_FLUID = ("csf", "vessel", "skull")
 """What disease of tissue does not replace."""
 _CORE_TISSUES = ("calcification", "enhancing", "necrosis", "mismatch", "solid")
 _GREY_SPARED = 0.65
@@ -30,6 +30,7 @@ def compose(
     anatomy: Anatomy,
     tumour: Tumour | None = None,
     lesions: Shares | None = None,
+    envelope: Shares | None = None,
 ) -> Shares:
     """Shares of every tissue.
 
@@ -37,21 +38,15 @@ def compose(
         anatomy: The brain on the grid to render, with the tumour's mass effect.
         tumour: What `grow_tumour` gave, or None.
         lesions: Tissue → share on the model grid, of disease in grey and white matter.
+        envelope: Tissue → share on the brain's grid, of what takes the place of CSF.
 
     Returns:
-        Tissue (`TISSUES` of the scanner) → [D, H, W] float32; they sum to 1
-        in the brain and to 0 outside.
+        Tissue (`TISSUES` of the scanner) → [D, H, W] float32; they sum to 1 in the brain and to 0
+        outside.
     """
-    x, y, z = anatomy.position
-    # The sagittal sinus and the falx: the vessels that a skull-stripped T1ce shows first.
-    midline = smooth_step(np.abs(x), 5, 2.5) * ((z > 25) | (y < -65))
-    vessel = np.float32(0.5) * midline * anatomy.csf
-    shares = {
-        "gm": anatomy.gm,
-        "wm": anatomy.wm,
-        "csf": anatomy.csf - vessel,
-        "vessel": vessel,
-    }
+    shares = {"gm": anatomy.gm, "wm": anatomy.wm, "csf": anatomy.csf.copy(), **(envelope or {})}
+    for share in (envelope or {}).values():
+        shares["csf"] -= share
     for tissue, field in (lesions or {}).items():
         lesion = MODEL_GRID.resample(field, anatomy.grid)
         solid = sum(share for name, share in shares.items() if name not in _FLUID)

@@ -6,72 +6,61 @@ so that a new draw in one place leaves every other as it was.
 
 import zlib
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
-from gliomoe.data_shards.errors import UsageError
-from gliomoe.data_shards.phantom.anatomy.brain import build_anatomy, draw_head_shape
-from gliomoe.data_shards.phantom.anatomy.lesions import stroke, white_matter_lesions
+from gliomoe.data_shards.phantom.anatomy.brain import Anatomy, build_anatomy, draw_head_shape
+from gliomoe.data_shards.phantom.anatomy.envelope import envelope
+from gliomoe.data_shards.phantom.anatomy.head import head_tissues
+from gliomoe.data_shards.phantom.anatomy.lesions import (
+    ageing_lesions,
+    stroke,
+    white_matter_lesions,
+)
 from gliomoe.data_shards.phantom.composition import compose, label, signal_texture
-from gliomoe.data_shards.phantom.grid import MODEL_GRID, Grid, brain_grid, smooth_noise
+from gliomoe.data_shards.phantom.config import SEQUENCES, CohortConfig
+from gliomoe.data_shards.phantom.grid import MODEL_GRID, Grid, brain_grid, head_grid, smooth_noise
 from gliomoe.data_shards.phantom.patients.markers import Glioma, draw_glioma, draw_type
 from gliomoe.data_shards.phantom.scanner.acquire import acquire
 from gliomoe.data_shards.phantom.scanner.body import Body
 from gliomoe.data_shards.phantom.scanner.protocols import PROTOCOLS, Acquisition, draw_session
-from gliomoe.data_shards.phantom.scanner.regrid import onto_grid
+from gliomoe.data_shards.phantom.scanner.regrid import labels_onto, onto_grid
 from gliomoe.data_shards.phantom.scanner.tissues import draw_relaxation
 from gliomoe.data_shards.phantom.tumour.growth import Tumour, grow_tumour
 
-GENERATOR_VERSION = 1
+GENERATOR_VERSION = 2
 """Counts up with every change that alters what a seed gives."""
 
 _AGES = {"normal": (48, 17), "white matter disease": (56, 15), "stroke": (68, 12)}
-_KEPT = {"t1": 0.93, "t1ce": 0.2, "t2": 0.55, "flair": 0.4}
-_KEPT_WITH_GLIOMA = {"t1": 0.95, "t1ce": 0.75, "t2": 0.65, "flair": 0.7}
-"""Share of the subjects of an unlabelled archive that have a sequence."""
+
+_PRESENT = {
+    "t1": 0.93,
+    "t1ce": 0.2,
+    "t2": 0.5,
+    "flair": 0.3,
+    "pd": 0.08,
+    "dwi": 0.3,
+    "adc": 0.6,
+}
+_PRESENT_WITH_GLIOMA = {
+    "t1": 0.95,
+    "t1ce": 0.75,
+    "t2": 0.6,
+    "flair": 0.5,
+    "pd": 0.04,
+    "dwi": 0.45,
+    "adc": 0.6,
+}
+"""Share of the subjects of an unlabelled archive that have a sequence; ADC of those with DWI."""
+
+_MOST_SEQUENCES = 5
+
+_SERIES = {"adc": "dwi"}
+"""An ADC map comes of the echoes of the DWI, and so with the same noise."""
 
 _TEXTURE = 0.03
 _GOLDEN = 0.6180339887498949
 _SILVER = 0.41421356237309515
-
-
-@dataclass(frozen=True)
-class CohortConfig:
-    """What a cohort is; equal configurations give equal bytes."""
-
-    subjects: int
-    """How many subjects."""
-    protocol: Literal["A", "B", "C", "mixed"] = "A"
-    """Kind of scanner: A to train on, B and C shifted, mixed draws one for each subject."""
-    unlabelled: bool = False
-    """An archive for pretraining: most subjects without glioma, sequences missing, no labels."""
-    spacing: float = 1.0
-    """Voxel size in mm."""
-    seed: int = 0
-    """Same seed and options, same bytes."""
-    glioma_share: float = 0.3
-    """Gliomas in an unlabelled cohort; a labelled one is all gliomas."""
-    white_matter_share: float = 0.2
-    """White-matter disease in an unlabelled cohort."""
-    stroke_share: float = 0.05
-    """Strokes in an unlabelled cohort."""
-    missing_labels: float = 0.0
-    """Share of the marker and grade labels of a labelled cohort that are withheld."""
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be simulated."""
-        if self.subjects < 1:
-            raise UsageError(f"subjects {self.subjects}: a cohort needs at least 1")
-        if self.protocol not in (*PROTOCOLS, "mixed"):
-            raise UsageError(f"protocol {self.protocol!r}: known are {', '.join(PROTOCOLS)}, mixed")
-        if not 0.5 <= self.spacing <= 8:
-            raise UsageError(f"spacing {self.spacing}: choose 0.5 to 8 mm")
-        if self.seed < 0:
-            raise UsageError(f"seed {self.seed}: choose 0 or more")
-        shares = (self.glioma_share, self.white_matter_share, self.stroke_share)
-        if min(shares) < 0 or sum(shares) > 1 or not 0 <= self.missing_labels <= 1:
-            raise UsageError("shares must be between 0 and 1, those of diseases 1 at most together")
 
 
 @dataclass(frozen=True)
@@ -90,6 +79,27 @@ class Subject:
     """Sequence → how it is scanned, those present only."""
     labels: dict[str, str]
     """Columns of the participants' table, `n/a` where withheld."""
+
+
+@dataclass(frozen=True)
+class Image:
+    """Voxels and where they lie."""
+
+    voxels: np.ndarray
+    """[D, H, W] int16, of a segmentation uint8."""
+    affine: np.ndarray
+    """[4, 4] voxel → world, mm."""
+
+
+@dataclass(frozen=True)
+class Images:
+    """What the session of one subject gave."""
+
+    series: dict[str, Image]
+    """Sequence → image; in preprocessed form all on one grid, background 0."""
+    seg: Image
+    """Labels of the tumour in the cohort's convention; in raw form on the grid of the series of the
+    smallest voxels."""
 
 
 def generator(config: CohortConfig, number: int, stream: str) -> np.random.Generator:
@@ -115,7 +125,8 @@ def draw_subject(config: CohortConfig, number: int) -> Subject:
     rng = generator(config, number, "patient")
     glioma = None
     if diagnosis == "glioma":
-        glioma, age, sex = draw_glioma(draw_type((type_start + number * _SILVER) % 1), rng)
+        who_type = draw_type((type_start + number * _SILVER) % 1)
+        glioma, age, sex = draw_glioma(who_type, rng, config.resected_share)
     else:
         age = int(np.clip(rng.normal(*_AGES[diagnosis]), 18, 89))
         sex = "M" if rng.random() < 0.5 else "F"
@@ -124,22 +135,16 @@ def draw_subject(config: CohortConfig, number: int) -> Subject:
     if protocol == "mixed":
         protocol = str(rng.choice(list(PROTOCOLS)))
     session = draw_session(protocol, rng)
-    session = {sequence: session[sequence] for sequence in _KEPT}
+    present = config.allowed
     if config.unlabelled:
-        kept = _KEPT_WITH_GLIOMA if glioma else _KEPT
-        present = [sequence for sequence in session if rng.random() < kept[sequence]] or ["t1"]
-        session = {sequence: session[sequence] for sequence in present}
+        present = _present(config, glioma, generator(config, number, "archive"))
+    session = {sequence: session[sequence] for sequence in present}
     labels = _labels(config, number, glioma)
     return Subject(number, age, sex, protocol, diagnosis, glioma, session, labels)
 
 
-def render(config: CohortConfig, subject: Subject) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Images and segmentation of a subject.
-
-    Returns:
-        Sequence → [D, H, W] int16, background 0; and [D, H, W] uint8 labels 0, 1, 2, 4. Both lie
-        on `brain_grid(config.spacing)`.
-    """
+def render(config: CohortConfig, subject: Subject) -> Images:
+    """Images and segmentation of a subject."""
 
     def rng(stream: str) -> np.random.Generator:
         return generator(config, subject.number, stream)
@@ -147,26 +152,59 @@ def render(config: CohortConfig, subject: Subject) -> tuple[dict[str, np.ndarray
     head = draw_head_shape(rng("head"), subject.age)
     model = build_anatomy(head, MODEL_GRID)
     tumour = grow_tumour(subject.glioma, model, rng("tumour")) if subject.glioma else None
-    lesions = {}
-    if subject.diagnosis == "white matter disease":
-        lesions["lesion"] = white_matter_lesions(model, rng("lesions"))
-    if subject.diagnosis == "stroke":
-        lesions["infarct"] = stroke(model, rng("lesions"))
-
     grid = brain_grid(config.spacing)
     anatomy = build_anatomy(head, grid, tumour.push if tumour else None)
-    shares = compose(anatomy, tumour, lesions)
-    body = Body(grid, shares, _texture(tumour, grid, rng("texture")))
+    lesions = _lesions(subject, model, rng("lesions"))
+    shares = compose(anatomy, tumour, lesions, envelope(anatomy, rng("envelope")))
+    raw = config.form == "raw"
+    body = Body(
+        grid,
+        shares,
+        texture=_texture(tumour, grid, rng("texture")),
+        head=head_tissues(head, anatomy, rng("skull")) if raw else None,
+        head_grid=head_grid(config.spacing) if raw else None,
+    )
     field = next(iter(subject.session.values())).field
     relaxation = draw_relaxation(field, rng("relaxation"))
-    images = {
-        sequence: onto_grid(
-            acquire(body, relaxation, acquisition, rng(sequence)), grid, anatomy.brain
-        )
-        for sequence, acquisition in subject.session.items()
+    scans = {
+        name: acquire(body, relaxation, acquisition, rng(f"scan {_SERIES.get(name, name)}"))
+        for name, acquisition in subject.session.items()
     }
-    seg = label(shares) if tumour else np.zeros(grid.shape, np.uint8)
-    return images, seg
+    seg = label(shares, config.convention) if tumour else np.zeros(grid.shape, np.uint8)
+    if raw:
+        drawn_on = min(scans.values(), key=lambda scan: np.prod(scan.geometry.spacing))
+        labels = Image(labels_onto(drawn_on, seg, grid), drawn_on.affine)
+        return Images(
+            {name: Image(scan.image, scan.affine) for name, scan in scans.items()}, labels
+        )
+    aligned = {
+        name: Image(onto_grid(scan, grid, anatomy.brain), grid.affine)
+        for name, scan in scans.items()
+    }
+    return Images(aligned, Image(seg, grid.affine))
+
+
+def _lesions(subject: Subject, model: Anatomy, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Disease of the tissue besides glioma: tissue → share on the model grid."""
+    lesions = {"lesion": ageing_lesions(model, rng, subject.age)}
+    if subject.diagnosis == "white matter disease":
+        lesions["lesion"] = np.maximum(lesions["lesion"], white_matter_lesions(model, rng))
+    if subject.diagnosis == "stroke":
+        lesions["infarct"] = stroke(model, rng)
+    return lesions
+
+
+def _present(
+    config: CohortConfig, glioma: Glioma | None, rng: np.random.Generator
+) -> tuple[str, ...]:
+    """Sequences of a subject of an archive: at least one, at most five."""
+    shares = _PRESENT_WITH_GLIOMA if glioma else _PRESENT
+    drawn = {name: bool(rng.random() < shares[name]) for name in SEQUENCES}
+    drawn["adc"] &= drawn["dwi"]  # a map of the series
+    order = rng.permutation(len(SEQUENCES))
+    present = [name for name in config.allowed if drawn[name]] or [config.allowed[0]]
+    kept = sorted(present, key=lambda name: order[SEQUENCES.index(name)])[:_MOST_SEQUENCES]
+    return tuple(name for name in present if name in kept)
 
 
 def _diagnosis(config: CohortConfig, place: float) -> str:
@@ -199,6 +237,5 @@ def _labels(config: CohortConfig, number: int, glioma: Glioma | None) -> dict[st
 
 def _texture(tumour: Tumour | None, grid: Grid, rng: np.random.Generator) -> np.ndarray:
     """Factor of the signal, [D, H, W]: fine unevenness of tissue, more of it in a tumour."""
-    texture = 1 + np.float32(_TEXTURE) * smooth_noise(rng, 3.0)
-    texture = MODEL_GRID.resample(texture, grid)
+    texture = MODEL_GRID.resample(1 + np.float32(_TEXTURE) * smooth_noise(rng, 3.0), grid)
     return texture if tumour is None else texture + signal_texture(tumour, grid)

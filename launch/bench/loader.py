@@ -22,7 +22,8 @@ from tqdm import tqdm
 from gliomoe.data_shards.building.build import BuildConfig, build_shards
 from gliomoe.data_shards.errors import UsageError
 from gliomoe.data_shards.ingest import find_studies
-from gliomoe.data_shards.phantom.cohort import CohortConfig, write_cohort
+from gliomoe.data_shards.phantom.cohort import write_cohort
+from gliomoe.data_shards.phantom.config import CohortConfig
 from gliomoe.data_shards.reading.codes import collate_codes
 from gliomoe.data_shards.reading.indexed import ShardSet
 from gliomoe.launch.bench import peers

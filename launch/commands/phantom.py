@@ -10,7 +10,7 @@ from typing import Annotated
 import tyro
 
 from gliomoe.data_shards.phantom.cohort import write_cohort
-from gliomoe.data_shards.phantom.subject import CohortConfig
+from gliomoe.data_shards.phantom.config import CohortConfig
 
 EXAMPLE = "gliomoe phantom cohort/labelled --subjects 20 --protocol A --spacing 3.5 --seed 7"
 

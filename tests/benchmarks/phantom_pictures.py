@@ -30,7 +30,9 @@ def draw(study: Study, path: Path, title: str) -> None:
     shape = next(iter(study.volumes.values())).shape
     middle = np.array(shape) // 2
     if seg is not None and seg.any():
-        middle = np.array([int(np.median(places)) for places in np.nonzero(np.isin(seg, (1, 3, 4)))])
+        middle = np.array(
+            [int(np.median(places)) for places in np.nonzero(np.isin(seg, (1, 3, 4)))]
+        )
     figure, axes = plt.subplots(3, len(names), figsize=(3 * len(names), 9), squeeze=False)
     for column, name in enumerate(names):
         volume = study.volumes[name]

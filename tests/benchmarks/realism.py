@@ -30,7 +30,7 @@ from gliomoe.data_shards.files import atomic_write, write_json
 from gliomoe.data_shards.ingest import find_studies
 from gliomoe.data_shards.intensity import robust_range
 from gliomoe.data_shards.phantom.cohort import write_cohort
-from gliomoe.data_shards.phantom.subject import CohortConfig
+from gliomoe.data_shards.phantom.config import CohortConfig
 from gliomoe.data_shards.preprocess import PreprocessConfig, preprocess
 from gliomoe.data_shards.study import RawStudy
 from gliomoe.launch.runs import machine
@@ -295,7 +295,9 @@ def main() -> None:
             write_cohort(Path(scratch, kind), config, options.workers)
         ours = [raw for kind in kinds for raw in find_studies(Path(scratch, kind))]
         phantom = measured(ours, options.workers)
-    real = measured([raw for folder in options.real for raw in find_studies(folder)], options.workers)
+    real = measured(
+        [raw for folder in options.real for raw in find_studies(folder)], options.workers
+    )
     result = {
         "machine": machine(),
         "libraries": {name: version(name) for name in ("scikit-learn", "scipy", "nilearn")},

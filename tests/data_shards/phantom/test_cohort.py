@@ -13,7 +13,7 @@ from gliomoe.data_shards.errors import UsageError
 from gliomoe.data_shards.ingest import find_studies
 from gliomoe.data_shards.phantom import cohort
 from gliomoe.data_shards.phantom.cohort import write_cohort
-from gliomoe.data_shards.phantom.subject import CohortConfig
+from gliomoe.data_shards.phantom.config import CohortConfig
 from gliomoe.data_shards.preprocess import PreprocessConfig, preprocess
 from gliomoe.launch import cli
 

@@ -13,6 +13,7 @@ from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from gliomoe.data_shards.phantom.config import CohortConfig
 from gliomoe.data_shards.phantom.patients.ceiling import (
     MARKERS,
     auc,
@@ -46,7 +47,7 @@ from gliomoe.data_shards.phantom.patients.traits import (
     Normal,
     Rounded,
 )
-from gliomoe.data_shards.phantom.subject import CohortConfig, draw_subject
+from gliomoe.data_shards.phantom.subject import draw_subject
 
 STATES = list(state_shares())
 
