@@ -9,7 +9,8 @@ Rohrer et al., Invest Radiol 2005. Diffusion of healthy brain: Helenius et al., 
 Values of tumour, oedema, cavity, lesion and infarct are choices: near T1 as de Blank et al.
 (J Neurosurg Pediatr 2019) measured and diffusion as Kono et al. (AJNR 2001) did, then set, with
 their spread, so that the ratios of each part to the brain fill the range seen in public glioma
-images. Of skull only its darkness counts.
+images. So are vessels, eyes, skull (only its darkness counts), every spread, and densities and
+diffusion outside the brain.
 """
 
 from dataclasses import dataclass
