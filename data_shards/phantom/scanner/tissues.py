@@ -3,13 +3,14 @@
 Sources. Grey and white matter: 1.5 T and proton densities, BrainWeb (Kwan et al., IEEE TMI 1999);
 3 T, Wansapura et al., JMRI 1999. T1 of CSF: Rooney et al., MRM 2007. Muscle: Stanisz et al., MRM
 2005. Fat and marrow: de Bazelaire et al., Radiology 2004; their T2 is longer here, because echo
-trains show fat brighter than its T2 says (Henkelman et al., MRM 1990). Relaxivity of gadolinium:
+trains show fat brighter than its T2 says (Henkelman et al., JMRI 1992). Relaxivity of gadolinium:
 Rohrer et al., Invest Radiol 2005. Diffusion of healthy brain: Helenius et al., AJNR 2002.
 
 Values of tumour, oedema, cavity, lesion and infarct are choices: near T1 as de Blank et al.
 (J Neurosurg Pediatr 2019) measured and diffusion as Kono et al. (AJNR 2001) did, then set, with
 their spread, so that the ratios of each part to the brain fill the range seen in public glioma
-images. Of skull only its darkness counts.
+images. So are vessels, eyes, skull (only its darkness counts), every spread, and densities and
+diffusion outside the brain.
 """
 
 from dataclasses import dataclass
