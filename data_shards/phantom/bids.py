@@ -9,7 +9,7 @@ derivatives/truth/traits.tsv, ceiling.json      what the images were made from, 
 
 import dataclasses
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from gliomoe.data_shards.files import atomic_write, write_json
 from gliomoe.data_shards.nifti import write_nifti
 from gliomoe.data_shards.phantom.config import CohortConfig
 from gliomoe.data_shards.phantom.patients.ceiling import ceiling, trait_row
+from gliomoe.data_shards.phantom.patients.gene_table import CODELETED, GENES
 from gliomoe.data_shards.phantom.patients.genes import GENE_DESCRIPTIONS, draw_genes
 from gliomoe.data_shards.phantom.patients.looks import TRAIT_DESCRIPTIONS
 from gliomoe.data_shards.phantom.scanner.protocols import Acquisition
@@ -125,9 +126,22 @@ def _write_genes(
     for name, subject in zip(names, subjects, strict=True):
         if subject.glioma is not None:
             genes = draw_genes(subject.glioma, generator(config, subject.number, "genes"))
-            rows.append((name, *(genes[column] for column in GENE_DESCRIPTIONS)))
+            hidden = _telling(subject.labels)
+            rows.append((name, *(None if key in hidden else genes[key] for key in genes)))
     write_json(out / "phenotype" / "genes.json", GENE_DESCRIPTIONS)
     _write_table(out / "phenotype" / "genes.tsv", ("participant_id", *GENE_DESCRIPTIONS), rows)
+
+
+def _telling(labels: Mapping[str, str]) -> set[str]:
+    """Columns of the gene table that would give withheld markers away."""
+    columns = set()
+    if labels["idh"] == "n/a":
+        columns |= {"IDH1_mutation", "IDH2_mutation"}
+    if labels["tert"] == "n/a":
+        columns.add("TERT_mutation")
+    if labels["1p19q"] == "n/a":
+        columns |= {f"{name}_copy_number" for name, gene in GENES.items() if gene.arm in CODELETED}
+    return columns
 
 
 def _write_truth(out: Path, names: Sequence[str], subjects: Sequence[Subject]) -> None:

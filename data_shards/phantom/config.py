@@ -28,7 +28,7 @@ class CohortConfig:
     form: Literal["preprocessed", "raw"] = "preprocessed"
     """Skull-stripped on one grid, or as scanned: skull on, every series on a grid of its own."""
     sequences: tuple[Sequence, ...] = ()
-    """Sequences that may be there; none for t1, t1ce, t2, flair, or for all in an unlabelled one."""
+    """Sequences that may be there; none stands for the four of BraTS, unlabelled for all."""
     spacing: float = 1.0
     """Voxel size in mm; that of the finest series in raw form."""
     seed: int = 0

@@ -200,10 +200,11 @@ def _present(
     """Sequences of a subject of an archive: at least one, at most five."""
     shares = _PRESENT_WITH_GLIOMA if glioma else _PRESENT
     drawn = {name: bool(rng.random() < shares[name]) for name in SEQUENCES}
-    drawn["adc"] &= drawn["dwi"]  # a map of the series
-    order = rng.permutation(len(SEQUENCES))
+    drawn["adc"] &= drawn["dwi"]
+    rank = dict(zip(SEQUENCES, rng.permutation(len(SEQUENCES)).tolist(), strict=True))
+    rank["adc"] = rank["dwi"] + 0.5  # the map goes before its series does
     present = [name for name in config.allowed if drawn[name]] or [config.allowed[0]]
-    kept = sorted(present, key=lambda name: order[SEQUENCES.index(name)])[:_MOST_SEQUENCES]
+    kept = sorted(present, key=rank.__getitem__)[:_MOST_SEQUENCES]
     return tuple(name for name in present if name in kept)
 
 

@@ -1,5 +1,7 @@
-"""Small studies made of smooth random blobs, and shard sets of them."""
+"""Small studies made of smooth random blobs, shard sets of them, and a disk that is soon full."""
 
+import shutil
+import subprocess
 from types import SimpleNamespace
 
 import numpy as np
@@ -140,3 +142,20 @@ def _brain_on(affine, shape):
     head = head_template(2.0)
     everywhere = np.ones(head.brain.shape, bool)
     return resample_image(head.brain, everywhere, head.image.affine, affine, shape)[0] > 0.5
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """The function that mounts a file system of a size (`256k`)."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+
+    def mount(size):
+        command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+        if shutil.which("mount") is None or subprocess.run(command, capture_output=True).returncode:
+            pytest.skip("needs the right to mount a file system")
+        return folder
+
+    yield mount
+    if folder.is_mount():
+        subprocess.run(["umount", str(folder)], check=True)

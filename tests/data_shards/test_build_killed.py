@@ -3,7 +3,6 @@
 import errno
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -70,28 +69,17 @@ def test_builds_and_merges_killed_at_random(cohort, tmp_path):
     assert content(out) == content(tmp_path / "whole")
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system of 256 kB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(folder)]
-    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("needs the right to mount a file system")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
-
-
 def test_a_full_disk(cohort, tmp_path, small_disk, capsys):
+    disk = small_disk("256k")
     assert main(["shards", *build(cohort, tmp_path / "whole")]) == 1
-    out = small_disk / "set"
+    out = disk / "set"
     assert main(["shards", *build(cohort, out)]) == 1
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "error:" in line]
     assert f"{out}/shard-00000" in line and "no space left on device; free space" in line
     assert not [path for path in out.iterdir() if path.suffix == ".tmp"]
     assert not (out / "dataset.json").exists()
     whole = content(out)
-    subprocess.run(["mount", "-o", "remount,size=4m", str(small_disk)], check=True)
+    subprocess.run(["mount", "-o", "remount,size=4m", str(disk)], check=True)
     assert main(["shards", *build(cohort, out)]) == 1
     assert content(out) == content(tmp_path / "whole")
     for name, data in whole.items():

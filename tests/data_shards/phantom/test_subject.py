@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from gliomoe.data_shards.errors import UsageError
-from gliomoe.data_shards.phantom.config import CohortConfig
+from gliomoe.data_shards.phantom.config import SEQUENCES, CohortConfig
 from gliomoe.data_shards.phantom.subject import draw_subject, render
 
 SPACING = 5.0
@@ -16,7 +16,12 @@ def glioblastoma():
     config = CohortConfig(40, spacing=SPACING, seed=1)
     subjects = (draw_subject(config, number) for number in range(1, 41))
     subject = next(s for s in subjects if s.glioma.enhancement == "ring" and s.glioma.core_ml > 30)
-    return subject, *render(config, subject)
+    images = render(config, subject)
+    return (
+        subject,
+        {name: image.voxels for name, image in images.series.items()},
+        images.seg.voxels,
+    )
 
 
 def test_images_and_labels_agree(glioblastoma):
@@ -35,7 +40,7 @@ def test_images_and_labels_agree(glioblastoma):
     assert brightness("t1ce", seg == 4) > 1.3 * brightness("t1", seg == 4)
     assert brightness("flair", seg == 2) > 1.15
     assert brightness("t2", seg > 0) > 1.15
-    assert brightness("t1", seg == 1) < 0.9
+    assert brightness("t1", seg == 1) < 1.05
     core_ml = np.isin(seg, (1, 4)).sum() * SPACING**3 / 1000
     assert core_ml == pytest.approx(subject.glioma.core_ml, rel=0.4)
 
@@ -43,7 +48,7 @@ def test_images_and_labels_agree(glioblastoma):
 def test_a_subject_is_the_same_at_every_spacing(glioblastoma):
     subject, _, coarse = glioblastoma
     config = CohortConfig(40, spacing=SPACING / 2, seed=1)
-    _, fine = render(config, draw_subject(config, subject.number))
+    fine = render(config, draw_subject(config, subject.number)).seg.voxels
     ratio = np.count_nonzero(fine) / np.count_nonzero(coarse)
     assert ratio == pytest.approx(8, rel=0.15)
 
@@ -56,10 +61,22 @@ def test_unlabelled_shares_and_sequences():
         found = np.mean([s.diagnosis == diagnosis for s in subjects])
         assert found == pytest.approx(share, abs=0.01)
     assert min(len(s.session) for s in subjects) >= 1
-    assert np.mean(["t1" in s.session for s in subjects]) > 0.9
-    assert 0.3 < np.mean(["flair" in s.session for s in subjects]) < 0.6
+    assert max(len(s.session) for s in subjects) == 5
+    present = {name: np.mean([name in s.session for s in subjects]) for name in SEQUENCES}
+    assert present["t1"] > 0.9
+    assert all(0.3 < present[name] < 0.4 for name in ("flair", "dwi"))
+    assert min(present.values()) > 0.03 and present["adc"] < present["dwi"]
+    assert all("dwi" in s.session for s in subjects if "adc" in s.session)
     assert {s.protocol for s in subjects} == {"A", "B", "C"}
     assert {value for s in subjects for value in s.labels.values()} == {"n/a"}
+
+
+def test_sequences_of_a_cohort():
+    asked = CohortConfig(20, seed=3, sequences=("adc", "t2"))
+    assert {tuple(draw_subject(asked, n).session) for n in range(1, 21)} == {("t2", "adc")}
+    archive = CohortConfig(60, seed=3, unlabelled=True, sequences=("flair", "t2"))
+    found = {tuple(draw_subject(archive, n).session) for n in range(1, 61)}
+    assert found == {("t2",), ("flair",), ("t2", "flair")}
 
 
 def test_missing_labels():
@@ -82,6 +99,10 @@ def test_missing_labels():
         ({"seed": -1}, "seed"),
         ({"glioma_share": 0.9}, "shares"),
         ({"missing_labels": 1.5}, "shares"),
+        ({"resected_share": float("nan")}, "shares"),
+        ({"form": "cooked"}, "form"),
+        ({"sequences": ("t1", "ct")}, "sequences"),
+        ({"sequences": ("t1", "t1")}, "sequences"),
     ],
 )
 def test_impossible_cohorts_are_refused(settings, word):
