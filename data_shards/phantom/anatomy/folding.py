@@ -52,6 +52,10 @@ _SURE = 2.4
 _PULL = 1.0
 """mm that a unit of the template's log-odds moves the edge of the white matter."""
 
+_WHITER = 0.4
+"""mm by which the edge lies further out, chosen so that grey and white matter fill about 0.51 and
+0.36 of a young head."""
+
 _EDGE_MM = 1.0
 """Width of the edge of the white matter in the tissue itself."""
 
@@ -98,8 +102,10 @@ def fold(
     # A sheet of this width, seen by a box of the size of a voxel.
     sulcus = _box(distance + half, spacing) - _box(distance - half, spacing)
     bank = np.minimum(np.abs(distance) - half, depth) - np.float32(RIBBON_MM)
-    pull = np.float32(_PULL) * odds + mantle * np.clip(bank, -RIBBON_MM, _REACH)
-    return sulcus, _box(pull, np.hypot(spacing, _EDGE_MM))
+    pull = (
+        np.float32(_PULL) * odds + np.float32(_WHITER) + mantle * np.clip(bank, -RIBBON_MM, _REACH)
+    )
+    return sulcus, _box(pull, np.hypot(1.2 * spacing, _EDGE_MM))
 
 
 def _box(distance: np.ndarray, width: float) -> np.ndarray:
