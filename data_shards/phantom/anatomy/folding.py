@@ -37,13 +37,16 @@ _LEAVES = (0.0, -48.0, -34.0)
 _FOLIA = 1.5
 """Middle of the leaves of the cerebellum, mm, and how much finer they are than gyri."""
 
+_LEAF_SHARE = 0.5
+"""Share of the width of a sulcus that a cleft between leaves has."""
+
 _FAR = 12.0
 """Distance in mm beyond which no fold matters."""
 
 RIBBON_MM = 2.4
 """Thickness of the cortex (Fischl and Dale, PNAS 2000)."""
 
-_SULCUS_MM = (0.25, 0.45)
+_SULCUS_MM = (0.24, 0.55)
 """Half the width of a sulcus in a young and an old head."""
 
 _SURE = 2.4
@@ -130,7 +133,8 @@ def surface_maps() -> np.ndarray:
     stem = smooth_step(_radius(*_STEM)[1], 1.2, 0.9)
     below = smooth_step(FOLDING_GRID.points()[2], -10, -20)
     mantle = np.maximum(smooth_step(_radius(_CENTRE, _AXES)[1], *_MANTLE), below)
-    return np.stack([depth, mantle * (1 - stem)])
+    mantle *= np.where(_cerebellum(), np.float32(_LEAF_SHARE), 1) * (1 - stem)
+    return np.stack([depth, mantle])
 
 
 @lru_cache(maxsize=1)

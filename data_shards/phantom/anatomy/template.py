@@ -20,7 +20,7 @@ _MARGIN = 12
 _SHARPENING = 4.0
 """Power of the odds of fluid: 4 makes of an edge of 6 mm one of 1.5 mm."""
 
-_YOUNG, _OLD = 0.52, 0.43
+_YOUNG, _OLD = 0.51, 0.49
 """Share of fluid in the mean of heads from which on a young and an old head has fluid there."""
 
 
