@@ -55,7 +55,7 @@ def build_anatomy(shape: HeadShape, grid: Grid, push: np.ndarray | None = None) 
         distance = FOLDING_GRID.sample(shape.folding, places)
     surface = FOLDING_GRID.sample(surface_maps(), places[:, :, None, None])[..., 0, 0]
     sulcus, folded = fold(white, distance, surface, shape.atrophy, grid.spacing)
-    mixed = np.maximum(_membership(places, *_NUCLEI), _membership(places, *_STEM))
+    mixed = np.maximum(_ellipsoid(places, *_NUCLEI), _ellipsoid(places, *_STEM))
     folded += mixed * (white - folded)
     csf += (1 - csf) * sulcus
     np.clip(csf, 0, 1, out=csf)
@@ -64,7 +64,7 @@ def build_anatomy(shape: HeadShape, grid: Grid, push: np.ndarray | None = None) 
     return Anatomy(grid, gm, wm, csf, brain, position)
 
 
-def _membership(
+def _ellipsoid(
     places: np.ndarray, centre: tuple[float, ...], axes: tuple[float, ...]
 ) -> np.ndarray:
     """Membership of an ellipsoid, [N], with a soft edge."""

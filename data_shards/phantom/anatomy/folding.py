@@ -37,13 +37,16 @@ _LEAVES = (0.0, -48.0, -34.0)
 _FOLIA = 1.5
 """Middle of the leaves of the cerebellum, mm, and how much finer they are than gyri."""
 
+_LEAF_SHARE = 0.5
+"""Share of the width of a sulcus that a cleft between leaves has."""
+
 _FAR = 12.0
 """Distance in mm beyond which no fold matters."""
 
 RIBBON_MM = 2.4
 """Thickness of the cortex (Fischl and Dale, PNAS 2000)."""
 
-_SULCUS_MM = (0.25, 0.45)
+_SULCUS_MM = (0.24, 0.55)
 """Half the width of a sulcus in a young and an old head."""
 
 _SURE = 2.4
@@ -51,6 +54,10 @@ _SURE = 2.4
 
 _PULL = 1.0
 """mm that a unit of the template's log-odds moves the edge of the white matter."""
+
+_WHITER = 0.4
+"""mm by which the edge lies further out, chosen so that grey and white matter fill about 0.51 and
+0.36 of a young head."""
 
 _EDGE_MM = 1.0
 """Width of the edge of the white matter in the tissue itself."""
@@ -98,8 +105,10 @@ def fold(
     # A sheet of this width, seen by a box of the size of a voxel.
     sulcus = _box(distance + half, spacing) - _box(distance - half, spacing)
     bank = np.minimum(np.abs(distance) - half, depth) - np.float32(RIBBON_MM)
-    pull = np.float32(_PULL) * odds + mantle * np.clip(bank, -RIBBON_MM, _REACH)
-    return sulcus, _box(pull, np.hypot(spacing, _EDGE_MM))
+    pull = (
+        np.float32(_PULL) * odds + np.float32(_WHITER) + mantle * np.clip(bank, -RIBBON_MM, _REACH)
+    )
+    return sulcus, _box(pull, np.hypot(1.2 * spacing, _EDGE_MM))
 
 
 def _box(distance: np.ndarray, width: float) -> np.ndarray:
@@ -124,7 +133,8 @@ def surface_maps() -> np.ndarray:
     stem = smooth_step(_radius(*_STEM)[1], 1.2, 0.9)
     below = smooth_step(FOLDING_GRID.points()[2], -10, -20)
     mantle = np.maximum(smooth_step(_radius(_CENTRE, _AXES)[1], *_MANTLE), below)
-    return np.stack([depth, mantle * (1 - stem)])
+    mantle *= np.where(_cerebellum(), np.float32(_LEAF_SHARE), 1) * (1 - stem)
+    return np.stack([depth, mantle])
 
 
 @lru_cache(maxsize=1)

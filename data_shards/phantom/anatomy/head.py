@@ -14,6 +14,7 @@ from gliomoe.data_shards.phantom.anatomy.brain import Anatomy, build_anatomy
 from gliomoe.data_shards.phantom.anatomy.shape import HeadShape
 from gliomoe.data_shards.phantom.grid import (
     MODEL_GRID,
+    Grid,
     head_grid,
     head_padding,
     smooth_noise,
@@ -56,9 +57,13 @@ _SPINE = ((0.0, -18.0), 13.0, -78.0)
 """Centre, radius and upper end of the spinal canal and of the vertebral bodies, mm."""
 
 
+_SLAB = 16
+"""Slices that are worked on at a time."""
+
+
 @dataclass(frozen=True)
 class _Body:
-    """Smooth fields of a head, [D, H, W] float32 on `head_grid` of 3 mm."""
+    """What a head is rendered from; fields are [D, H, W] float32 on `head_grid` of 3 mm."""
 
     hull: np.ndarray
     """mm outside the brain's hull."""
@@ -73,6 +78,10 @@ class _Body:
     """mm outside them."""
     mixture: np.ndarray
     """Above 1 air, below -0.5 fat among muscle; 0 outside the face."""
+    fluid_mm: float
+    """Thickness of the fluid outside the hull."""
+    fat_mm: float
+    """Thickness of the fat below the skin."""
 
 
 def head_tissues(
@@ -89,67 +98,64 @@ def head_tissues(
         Each of `HEAD_TISSUES` → [D, H, W] float16 on `head_grid(spacing)`; 0 in the brain, 1 or
         less in all, and what is missing outside the brain is air.
     """
-    body, fluid_mm, fat_mm = _draw_body(head_shape, rng)
-    spacing = anatomy.grid.spacing
-    coarse, grid = head_grid(MODEL_GRID.spacing), head_grid(spacing)
+    body = _draw_body(head_shape, rng)
+    grid = head_grid(anatomy.grid.spacing)
+    brain = np.pad(anatomy.brain, head_padding(grid.spacing))
+    tissues = {name: np.empty(grid.shape, np.float16) for name in HEAD_TISSUES}
+    # Slab by slab, because at 1 mm a head has ten million voxels.
+    for start in range(0, grid.shape[0], _SLAB):
+        place = slice(start, min(start + _SLAB, grid.shape[0]))
+        origin = (grid.origin[0] + start * grid.spacing, *grid.origin[1:])
+        slab = Grid((place.stop - start, *grid.shape[1:]), grid.spacing, origin)
+        for name, share in _shares(body, slab).items():
+            tissues[name][place] = np.where(brain[place], 0, share)
+    return tissues
+
+
+def _shares(body: _Body, grid: Grid) -> dict[str, np.ndarray]:
+    """Shares of all tissues on a grid, with fluid where the brain is."""
+    coarse = head_grid(MODEL_GRID.spacing)
+    half = grid.spacing / 2
 
     def at(field: np.ndarray) -> np.ndarray:
         return coarse.resample(field, grid)
 
     def below(distance: np.ndarray, bound: np.ndarray | float) -> np.ndarray:
-        return smooth_step(distance - bound, spacing / 2, -spacing / 2)
+        return smooth_step(distance - bound, half, -half)
 
-    hull, thickness = at(body.hull), at(body.skull)
-    thickness += np.float32(fluid_mm)
-    inside = [below(hull, fluid_mm)]
-    bone = thickness - np.float32(fluid_mm)
-    for share in (_INNER, _INNER + _MARROW, 1.0):
-        inside.append(below(hull, np.float32(fluid_mm) + np.float32(share) * bone))
-    del hull, thickness, bone
-    tissues = {
-        "csf": inside[0],
-        "skull": inside[1] - inside[0] + inside[3] - inside[2],
-        "marrow": inside[2] - inside[1],
-    }
-    canal, spine = below(at(body.canal), 0), below(at(body.spine), 0)
-    tissues["csf"] += canal * (inside[3] - inside[0])
-    for bony in ("skull", "marrow"):
-        tissues[bony] *= 1 - canal
-    outside = 1 - inside[3]
-    del inside
-    surface, mixture, eye = at(body.surface), at(body.mixture), at(body.eye)
-    soft = outside * below(surface, 0)
-    skin = soft * (1 - below(surface, -SKIN_MM))
-    fat = soft * (1 - below(surface, -SKIN_MM - fat_mm)) - skin
-    deep = soft - skin - fat
-    tissues["csf"] += deep * canal
-    tissues["marrow"] += deep * spine * (1 - canal)
-    bony = canal + spine * (1 - canal)
-    deep *= 1 - bony
-    fat += deep * smooth_step(mixture, -0.4, -0.6)
-    deep *= smooth_step(mixture, 1.1, 0.9) * smooth_step(mixture, -0.6, -0.4)
-    tissues["scalp_fat"], tissues["muscle"] = fat, deep + skin
-    # An eye lies before the skull, not in it, and in fat.
-    orbit = below(eye, _ORBIT_MM - _EYE_MM)
-    eyeball = below(eye, 0) * outside
-    for name in ("muscle", "scalp_fat"):
-        tissues[name] *= 1 - orbit
-    tissues["scalp_fat"] += orbit * soft
-    for name in tissues:
-        tissues[name] *= 1 - eyeball
-    tissues["eye"] = eyeball
-    inner = tuple(
-        slice(before, before + count)
-        for (before, _), count in zip(head_padding(spacing), anatomy.grid.shape, strict=True)
+    hull, bone = at(body.hull) - np.float32(body.fluid_mm), at(body.skull)
+    surface = at(body.surface)
+    fluid, inner, marrow, skull = (
+        below(hull, np.float32(share) * bone) for share in (0, _INNER, _INNER + _MARROW, 1)
     )
-    for name in tissues:
-        tissues[name][inner][anatomy.brain] = 0
-        tissues[name] = tissues[name].astype(np.float16)
-    return tissues
+    canal, spine = below(at(body.canal), 0), below(at(body.spine), 0)
+    orbit, eye = at(body.eye), (1 - skull)
+    eye *= below(orbit, 0)
+    orbit = below(orbit, _ORBIT_MM - _EYE_MM)
+
+    soft = (1 - skull) * below(surface, 0)
+    deep = (1 - skull) * below(surface, -SKIN_MM - body.fat_mm)
+    skin = soft - (1 - skull) * below(surface, -SKIN_MM)
+    fat = soft - skin - deep
+    bony = spine * (1 - canal)
+    flesh = deep * (1 - canal - bony)
+    mixture = at(body.mixture)
+    lean = smooth_step(mixture, -0.6, -0.4)
+    fat += flesh * (1 - lean)
+    flesh *= lean * smooth_step(mixture, 1.1, 0.9)
+    # An eye lies before the skull, not in it, and in fat.
+    shares = {
+        "csf": fluid + canal * (skull - fluid + deep),
+        "skull": (inner - fluid + skull - marrow) * (1 - canal),
+        "marrow": (marrow - inner) * (1 - canal) + deep * bony,
+        "scalp_fat": fat * (1 - orbit) + soft * orbit,
+        "muscle": (flesh + skin) * (1 - orbit),
+    }
+    return {**{name: share * (1 - eye) for name, share in shares.items()}, "eye": eye}
 
 
-def _draw_body(head_shape: HeadShape, rng: np.random.Generator) -> tuple[_Body, float, float]:
-    """The fields of a head, the thickness of the fluid and of the fat below the skin in mm."""
+def _draw_body(head_shape: HeadShape, rng: np.random.Generator) -> _Body:
+    """A person's thicknesses and face."""
     coarse = head_grid(MODEL_GRID.spacing)
     padding = head_padding(MODEL_GRID.spacing)
     bone = float(np.clip(rng.normal(*SKULL_MM), 4.8, 8.2))
@@ -179,8 +185,17 @@ def _draw_body(head_shape: HeadShape, rng: np.random.Generator) -> tuple[_Body, 
         for middle, radius, top in (_CANAL, _SPINE)
     )
     mixture = face * smooth_step(facial, 0, -8) * smooth_step(y, 5, 25)
-    fields = (hull, surface, skull, eye, canal, spine, mixture)
-    return _Body(*(field.astype(np.float32) for field in fields)), fluid, fat
+    return _Body(
+        hull=hull,
+        surface=surface.astype(np.float32),
+        skull=skull.astype(np.float32),
+        eye=eye.astype(np.float32),
+        canal=canal.astype(np.float32),
+        spine=spine.astype(np.float32),
+        mixture=mixture.astype(np.float32),
+        fluid_mm=fluid,
+        fat_mm=fat,
+    )
 
 
 def _hull_distance(brain: np.ndarray) -> np.ndarray:
@@ -195,7 +210,7 @@ def _hull_distance(brain: np.ndarray) -> np.ndarray:
     distance = (edt(~hull) - edt(hull)) * spacing
     # Half a voxel lies between a centre and the edge; smooth, it is exact to a fraction of a mm.
     distance -= np.sign(distance) * spacing / 2
-    return ndimage.gaussian_filter(distance, 0.7)
+    return ndimage.gaussian_filter(distance.astype(np.float32), 0.7)
 
 
 def _ellipsoid(

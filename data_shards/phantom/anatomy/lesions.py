@@ -1,4 +1,4 @@
-"""Diseases other than glioma, so that an unlabelled cohort is not all tumours; and what age brings."""
+"""Diseases other than glioma, so that an archive is not all tumours; and what age brings."""
 
 import numpy as np
 from scipy import ndimage
@@ -12,8 +12,8 @@ _AGES = (35.0, 45.0, 62.0, 80.0)
 _MEDIAN_ML = (0.04, 0.5, 3.4, 9.0)
 _SPREAD = 0.8
 """Median volume by age and the deviation of its logarithm: from the middle of the forties it grows
-exponentially, and so does its spread (de Kort et al., Neurobiol Aging 2025). Chosen so that the mean
-between 60 and 64 is the 4.9 ml of Wen and Sachdev, NeuroImage 2004."""
+exponentially, and so does its spread (de Kort et al., Neurobiol Aging 2025). Chosen so that the
+mean between 60 and 64 is the 4.9 ml of Wen and Sachdev, NeuroImage 2004."""
 
 _LEAST_ML = 0.1
 """Volume below which there is nothing to see."""
@@ -22,8 +22,8 @@ _AROUND_VENTRICLES = 0.6
 """Share of the volume in caps and bands, the rest in dots; a choice."""
 
 _DOT_MM = (4.5, 0.4)
-"""Median diameter of a dot and the deviation of its logarithm; about 20 in all at the age of 62, and
-none within 4 mm of the cortex (Wen and Sachdev)."""
+"""Median diameter of a dot and the deviation of its logarithm, chosen so that there are about 20 at
+the age of 62; none lies within 4 mm of the cortex (Wen and Sachdev)."""
 
 _SPARED_MM = 4.0
 

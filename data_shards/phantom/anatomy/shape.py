@@ -28,7 +28,7 @@ _TORQUE = (1.5, 1.0)
 """mm, mean and deviation of what the right front and the left back protrude, and are wider (LeMay,
 Ann N Y Acad Sci 1976). The direction is published, the amount chosen so that it is seen in most."""
 
-_VENTRICLES = 4.0
+_VENTRICLES = 6.0
 """mm by which ventricles widen from 25 to 80 years."""
 
 _LEFT_VENTRICLE = (0.12, 0.25)
@@ -61,19 +61,22 @@ def draw_head_shape(rng: np.random.Generator, age: float) -> HeadShape:
     ]
     widening = rng.normal(_VENTRICLES * ageing, 1.5)
     velocity = parts[0] + parts[1] + widening * _ventricle_pull()
-    velocity += _asymmetry(rng.normal(*_TORQUE), 2.0 * rng.normal(*_LEFT_VENTRICLE))
+    velocity += asymmetry(rng.normal(*_TORQUE), 2.0 * rng.normal(*_LEFT_VENTRICLE))
     displacement = WARP_GRID.resample(_exponential(velocity.astype(np.float32)), MODEL_GRID)
     displacement += _random_affine(rng, MODEL_GRID.points())
     atrophy = float(np.clip(0.2 + 0.6 * ageing + rng.normal(0, 0.12), 0, 1))
     return HeadShape(displacement, atrophy, draw_folding(rng))
 
 
-def _asymmetry(torque: float, left_ventricle: float) -> np.ndarray:
-    """Velocity on the warp grid of what makes left and right differ.
+def asymmetry(torque: float, left_ventricle: float) -> np.ndarray:
+    """What makes left and right differ in every brain.
 
     Args:
         torque: mm by which the right front and the left back protrude.
         left_ventricle: mm by which the left ventricle is widened and the right one narrowed.
+
+    Returns:
+        Velocity on the warp grid, [3, D, H, W] float32 mm.
     """
     x, y, _ = WARP_GRID.points()
     side = np.tanh(x / 25)
