@@ -17,6 +17,7 @@ from gliomoe.data_shards.phantom.patients.ceiling import (
     MARKERS,
     auc,
     ceiling,
+    ceiling_of,
     draw_population,
     features_of,
     latent_features,
@@ -312,6 +313,15 @@ def test_a_plain_model_of_the_traits_reaches_the_ceiling(top, population):
             reached[name] = auc(true[marker], score if marker == "grade" else score[:, 1])[0]
         assert reached["traits"] == pytest.approx(best, abs=0.02)
         assert reached["person"] < best - 0.07
+
+
+def test_ceiling_of_a_cohort(tumours, top):
+    ours = ceiling_of(tumours)
+    for marker, figures in ours.items():
+        best = top["markers"][marker]["imaging"]["auc"]
+        assert figures["auc"] == pytest.approx(best, abs=4 * figures["se"])
+    wild = [glioma for glioma in tumours[:300] if glioma.idh == "wildtype"]
+    assert ceiling_of(wild)["idh"] is None and ceiling_of(wild)["tert"] is not None
 
 
 def test_latent_features(tumours):
