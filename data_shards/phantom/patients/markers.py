@@ -51,7 +51,7 @@ GLIOMA_TYPES: dict[str, GliomaType] = {
         codeletion="intact",
         grades={4: 1.0},
         tert={4: 0.81},
-        age={(4, "mutant"): (59, 13), (4, "wildtype"): (51, 15)},
+        age={(4, "mutant"): (60, 15), (4, "wildtype"): (48, 16)},
         male=0.6,
     ),
     "astrocytoma": GliomaType(
@@ -60,7 +60,7 @@ GLIOMA_TYPES: dict[str, GliomaType] = {
         codeletion="intact",
         grades={2: 0.4, 3: 0.4, 4: 0.2},
         tert={2: 0.1, 3: 0.1, 4: 0.2},
-        age=_ages({2: 34, 3: 36, 4: 40}, 12),
+        age=_ages({2: 32, 3: 35, 4: 41}, 14),
         male=0.56,
     ),
     "oligodendroglioma": GliomaType(
@@ -69,7 +69,7 @@ GLIOMA_TYPES: dict[str, GliomaType] = {
         codeletion="codeleted",
         grades={2: 0.55, 3: 0.45},
         tert={2: 0.96, 3: 0.96},
-        age=_ages({2: 43, 3: 47}, 12),
+        age=_ages({2: 44, 3: 49}, 13),
         male=0.54,
     ),
 }
