@@ -3,6 +3,7 @@
 The posterior of type, grade and TERT given the traits is exact, since traits are drawn from known
 distributions. Its AUC over a large simulated population is what no model can pass on average that
 sees the traits alone, however well it sees them. A result on a phantom is to be read against it.
+A model of the images may read age from the brain as well; then `imaging_age_sex` is its ceiling.
 """
 
 from collections.abc import Sequence
@@ -132,6 +133,22 @@ def ceiling(seed: int = 0, population: int = _POPULATION) -> dict[str, Any]:
     }
 
 
+def ceiling_of(gliomas: Sequence[Glioma]) -> dict[str, dict[str, float] | None]:
+    """What the exact posterior reaches on given tumours, by their traits alone.
+
+    In a small cohort this lies off the ceiling by some standard errors.
+
+    Returns:
+        Marker (as in `ceiling`) → `auc`, `se`; None where the cohort lacks a class.
+    """
+    true = truth([(glioma.who_type, glioma.grade, glioma.tert) for glioma in gliomas])
+    score = posterior(traits_of(gliomas))
+    return {
+        marker: _figures(true[marker], score[marker]) if _mixed(true[marker]) else None
+        for marker in true
+    }
+
+
 def auc(positive: np.ndarray, score: np.ndarray) -> tuple[float, float]:
     """Area under the ROC curve, and its standard error.
 
@@ -215,6 +232,10 @@ def _over_states(joint: np.ndarray) -> dict[str, np.ndarray]:
     }
     grades = [joint[[state[1] == grade for state in _STATES]].sum(0) for grade in GRADES]
     return {**out, "grade": np.stack(grades, axis=-1)}
+
+
+def _mixed(positive: np.ndarray) -> bool:
+    return bool((np.ptp(positive, axis=0) > 0).all())
 
 
 def _figures(positive: np.ndarray, score: np.ndarray) -> dict[str, float]:

@@ -6,9 +6,9 @@ grade and TERT every imaging trait (`looks.py`). Only traits reach the images, n
 Sources: shares of types, TCGA's diffuse gliomas (Ceccarelli et al., Cell 2016), rounded. TERT:
 Eckel-Passow et al., NEJM 2015. Of their grade IV gliomas 74 % had TERT alone and 17 % nothing,
 2 % TERT with IDH and 7 % IDH alone; of grade II and III 5 % TERT with IDH and 45 % IDH alone.
-Ages: their means were 37 years with IDH alone and 59 with TERT alone; that glioblastoma without
-TERT mutation is younger, and oligodendroglioma older than astrocytoma, is theirs too. The other
-means, all standard deviations, and the shares of grades and sexes are rounded or chosen.
+Ages: their means were 37 years with IDH alone, the lowest of five groups, and 59 with TERT alone,
+the highest; those of the other groups, all standard deviations, and the shares of grades and sexes
+are chosen between and near these.
 """
 
 from dataclasses import dataclass
@@ -51,7 +51,7 @@ GLIOMA_TYPES: dict[str, GliomaType] = {
         codeletion="intact",
         grades={4: 1.0},
         tert={4: 0.81},
-        age={(4, "mutant"): (59, 13), (4, "wildtype"): (51, 15)},
+        age={(4, "mutant"): (60, 15), (4, "wildtype"): (48, 16)},
         male=0.6,
     ),
     "astrocytoma": GliomaType(
@@ -60,7 +60,7 @@ GLIOMA_TYPES: dict[str, GliomaType] = {
         codeletion="intact",
         grades={2: 0.4, 3: 0.4, 4: 0.2},
         tert={2: 0.1, 3: 0.1, 4: 0.2},
-        age=_ages({2: 36, 3: 38, 4: 41}, 12),
+        age=_ages({2: 32, 3: 35, 4: 41}, 14),
         male=0.56,
     ),
     "oligodendroglioma": GliomaType(
@@ -69,7 +69,7 @@ GLIOMA_TYPES: dict[str, GliomaType] = {
         codeletion="codeleted",
         grades={2: 0.55, 3: 0.45},
         tert={2: 0.96, 3: 0.96},
-        age=_ages({2: 43, 3: 47}, 12),
+        age=_ages({2: 44, 3: 49}, 13),
         male=0.54,
     ),
 }
