@@ -161,7 +161,7 @@ def _wetness(
 ) -> np.ndarray:
     """Oedema and infiltration, graded: most near the core, nothing sharp at their end."""
     uneven = 1 + 0.25 * noises.coarse + 0.12 * noises.fine
-    soaked = smooth_step(fluid * uneven, 0.1, 0.45)
-    infiltrated = smooth_step(behind + np.float32(0.5) * noises.fine, -3 * width, 0)
+    soaked = smooth_step(fluid * uneven, 0.08, 0.34)
+    infiltrated = smooth_step(behind + np.float32(0.5) * noises.fine, -2.5 * width, 0)
     share = np.maximum(soaked, infiltrated) * np.clip(1 + 0.12 * noises.medium, 0.6, 1.2)
     return np.clip(np.float32(habit.fluid) * share, 0, 1).astype(np.float32)
