@@ -19,7 +19,7 @@ _GREY_SPARED = 0.65
 """Share by which grey matter takes up less oedema than white."""
 _SEEN = 0.35
 """Abnormal share of a voxel from which a rater draws it; oedema fades further out."""
-_BRIGHT = 0.35
+_BRIGHT = 0.42
 """Enhancing share of the core from which a rater calls it enhancing."""
 _FWHM_PER_SIGMA = 2.355
 

@@ -67,7 +67,7 @@ def draw_habit(glioma: Glioma, rng: np.random.Generator) -> Habit:
         lobulation_mm=even * rng.uniform(0.0, 3.5),
         fullness=1.0 if glioma.mismatch else rng.uniform(0.8 if enhancing else 0.55, 1.0),
         liquefaction=rng.uniform(0.45, 1.0),
-        leakage=rng.uniform(0.55, 1.0),
+        leakage=rng.uniform(0.65, 1.0),
         coverage=rng.uniform(0.05, 0.6),
         gaps=rng.uniform(-2.4, -1.2),
         clumps=rng.uniform(0.05, 0.13),
