@@ -177,5 +177,5 @@ def _wetness(
     uneven = 1 + 0.25 * noises.coarse + 0.12 * noises.fine
     soaked = smooth_step(fluid * uneven, 0.08, 0.34)
     infiltrated = smooth_step(behind + np.float32(0.5) * noises.fine, -2.5 * width, 0)
-    share = np.maximum(soaked, infiltrated) * np.clip(1 + 0.12 * noises.medium, 0.6, 1.2)
+    share = np.maximum(soaked, infiltrated) * np.clip(1 + 0.18 * noises.patch, 0.5, 1.3)
     return np.clip(np.float32(habit.fluid) * share, 0, 1).astype(np.float32)
