@@ -17,9 +17,9 @@ _FLUID = ("csf", "vessel", "skull")
 _CORE_TISSUES = ("calcification", "enhancing", "necrosis", "mismatch", "solid")
 _GREY_SPARED = 0.65
 """Share by which grey matter takes up less oedema than white."""
-_SEEN = 0.25
+_SEEN = 0.36
 """Abnormal share of a voxel from which a rater draws it; oedema fades further out."""
-_BRIGHT = 0.35
+_BRIGHT = 0.42
 """Enhancing share of the core from which a rater calls it enhancing."""
 _FWHM_PER_SIGMA = 2.355
 

@@ -11,7 +11,10 @@ from scipy import ndimage
 from gliomoe.data_shards.phantom.anatomy.brain import Anatomy
 from gliomoe.data_shards.phantom.grid import smooth_step
 
-_STAGES = 9
+_STEPS = 6
+"""Super-steps of any diffusion; more stages make them longer. Chosen so that errors stay small."""
+_SAFETY = 7.0
+"""Explicit steps are stable up to spacing^2 / (6 diffusivity)."""
 _ACROSS = 0.8
 """How much lower diffusivity is across the edge of white matter than along it, at most."""
 
@@ -93,11 +96,11 @@ def diffuse(
         source: [D, H, W] bool, where the field is held, or None.
     """
     fastest = max(float(face.max()) for face in faces)
-    longest = (_STAGES**2 + _STAGES) / 2 * spacing**2 / (6 * fastest)
-    steps = int(np.ceil(time / longest))
+    explicit = time / _STEPS * fastest * _SAFETY / spacing**2
+    stages = max(int(np.ceil((np.sqrt(1 + 8 * explicit) - 1) / 2)), 1)
     open_to_change = np.float32(1) if source is None else ~source
-    for _ in range(steps):
-        field = _super_step(field, faces, time / steps, spacing, open_to_change)
+    for _ in range(_STEPS):
+        field = _super_step(field, faces, time / _STEPS, stages, spacing, open_to_change)
     return field
 
 
@@ -105,14 +108,15 @@ def _super_step(
     field: np.ndarray,
     faces: list[np.ndarray],
     time: float,
+    stages: int,
     spacing: float,
     open_to_change: np.ndarray | np.float32,
 ) -> np.ndarray:
     """One step of RKL1."""
-    weight = np.float32(2 * time / (_STAGES**2 + _STAGES))
+    weight = np.float32(2 * time / (stages**2 + stages))
     before = field
     now = field + weight * open_to_change * divergence(field, faces, spacing)
-    for stage in range(2, _STAGES + 1):
+    for stage in range(2, stages + 1):
         lead, lag = np.float32((2 * stage - 1) / stage), np.float32((1 - stage) / stage)
         change = open_to_change * divergence(now, faces, spacing)
         before, now = now, lead * (now + weight * change) + lag * before

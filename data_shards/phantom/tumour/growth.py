@@ -74,7 +74,7 @@ def grow_tumour(glioma: Glioma, anatomy: Anatomy, rng: np.random.Generator) -> T
     habit = draw_habit(glioma, rng)
     width = glioma.infiltration_mm
     # Sharp borders go with growth that displaces, infiltration spares the architecture.
-    strength = rng.uniform(0.12, 0.36) * np.clip(2.6 / width, 0.75, 1.25)
+    strength = rng.uniform(0.15, 0.42) * np.clip(2.6 / width, 0.75, 1.25)
     depth = inside_mm(anatomy.brain, MODEL_GRID.spacing)
     seed = seed_point(glioma, anatomy, depth, rng)
     unevenness = 1 + 0.4 * np.clip(smooth_noise(rng, 7.0), -2, 2)
@@ -88,13 +88,10 @@ def grow_tumour(glioma: Glioma, anatomy: Anatomy, rng: np.random.Generator) -> T
 
     grid = _detail_grid((density > _WET) | (fluid > _WET), push)
     noises = _noises(grid, rng)
-    tissue = anatomy.gm + anatomy.wm
-    behind = np.log(np.maximum(density, 1e-6) / np.maximum(1 - density, 1e-6))
-    behind = np.float32(width) * np.clip(behind, -_LOGIT, _LOGIT).astype(np.float32)
-    fields = np.stack([behind, 2 * np.float32(width) * exposure, fluid, tissue, anatomy.wm])
     source = grid.points() - MODEL_GRID.resample(push, grid)
-    behind, time, fluid, tissue, wm = MODEL_GRID.sample(fields, source)
-
+    tissue = anatomy.gm + anatomy.wm
+    fields = np.stack([_behind(density, width), 2 * np.float32(width) * exposure, fluid, tissue])
+    behind, time, fluid, tissue = MODEL_GRID.sample(fields, source)
     rough = noises.medium + np.float32(0.6) * noises.fine
     behind = behind + np.float32(habit.roughness_mm) * rough
     behind += np.float32(habit.lobulation_mm) * noises.lobes
@@ -102,6 +99,12 @@ def grow_tumour(glioma: Glioma, anatomy: Anatomy, rng: np.random.Generator) -> T
     core = behind > 0
     fade = 0.15 * width + 0.3
     membership = smooth_step(behind, -fade, fade)
+    satellites: tuple[Satellite, ...] = ()
+    if glioma.satellites:
+        points = MODEL_GRID.points()
+        wm = MODEL_GRID.sample(anatomy.wm, points - push)
+        near = grid.sample(membership, points) > 0.1
+        satellites = place_satellites(glioma.satellites, near, wm, MODEL_GRID, rng)
     cavity = np.zeros_like(behind)
     if glioma.resected:
         cavity = cut_cavity(behind, grid, anatomy, depth, noises, rng)
@@ -116,7 +119,7 @@ def grow_tumour(glioma: Glioma, anatomy: Anatomy, rng: np.random.Generator) -> T
         oedema=_wetness(fluid, behind, width, habit, noises),
         cavity=cavity,
         texture=np.float32(glioma.texture * (_EVEN if glioma.mismatch else 1)) * grain,
-        satellites=place_satellites(glioma.satellites, core, wm, grid, rng),
+        satellites=satellites,
         satellite_tissue="solid" if glioma.enhancement == "none" else "enhancing",
         push=push,
     )
@@ -140,8 +143,19 @@ def _detail_grid(mask: np.ndarray, push: np.ndarray) -> Grid:
 
 def _noises(grid: Grid, rng: np.random.Generator) -> Noises:
     """Unevenness from the grain of tissue to the lobes of a tumour."""
-    scales = {"fine": 1.6, "grain": 1.8, "medium": 3.5, "patch": 4.5, "coarse": 4.0, "lobes": 6.0}
-    return Noises(**{name: smooth_noise(rng, mm, grid=grid) for name, mm in scales.items()})
+    fine = {"fine": 1.6, "grain": 1.8}
+    wide = {"medium": 3.5, "patch": 4.5, "coarse": 4.0, "lobes": 6.0}
+    half = Grid(tuple(side // 2 + 1 for side in grid.shape), 2 * grid.spacing, grid.origin)
+    fields = {name: smooth_noise(rng, mm, grid=grid) for name, mm in fine.items()}
+    for name, mm in wide.items():
+        fields[name] = half.resample(smooth_noise(rng, mm, grid=half), grid)
+    return Noises(**fields)
+
+
+def _behind(density: np.ndarray, width: float) -> np.ndarray:
+    """Distance behind the front in mm: densities fall by e over a front width ahead of it."""
+    odds = np.maximum(density, np.float32(1e-6)) / np.maximum(1 - density, np.float32(1e-6))
+    return np.float32(width) * np.clip(np.log(odds), -_LOGIT, _LOGIT)
 
 
 def _border(
@@ -161,7 +175,7 @@ def _wetness(
 ) -> np.ndarray:
     """Oedema and infiltration, graded: most near the core, nothing sharp at their end."""
     uneven = 1 + 0.25 * noises.coarse + 0.12 * noises.fine
-    soaked = smooth_step(fluid * uneven, 0.1, 0.45)
-    infiltrated = smooth_step(behind + np.float32(0.5) * noises.fine, -3 * width, 0)
-    share = np.maximum(soaked, infiltrated) * np.clip(1 + 0.12 * noises.medium, 0.6, 1.2)
+    soaked = smooth_step(fluid * uneven, 0.08, 0.34)
+    infiltrated = smooth_step(behind + np.float32(0.5) * noises.fine, -2.5 * width, 0)
+    share = np.maximum(soaked, infiltrated) * np.clip(1 + 0.18 * noises.patch, 0.5, 1.3)
     return np.clip(np.float32(habit.fluid) * share, 0, 1).astype(np.float32)

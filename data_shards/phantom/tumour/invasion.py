@@ -11,7 +11,7 @@ from scipy import ndimage
 from gliomoe.data_shards.phantom.anatomy.brain import Anatomy
 from gliomoe.data_shards.phantom.grid import smooth_step
 from gliomoe.data_shards.phantom.patients.markers import Glioma
-from gliomoe.data_shards.phantom.tumour.diffusion import divergence, face_diffusivity
+from gliomoe.data_shards.phantom.tumour.diffusion import divergence, dura, face_diffusivity
 
 CORE_DENSITY = 0.5
 
@@ -61,7 +61,7 @@ def seed_point(
     centre = np.array([side * x, y, z], np.float32)[:, None, None, None]
     radius = _LOBE_RADIUS_MM * (0.5 if callosal else 1)
     far = ((anatomy.position - centre) ** 2).sum(0) / (2 * radius**2)
-    weight = (np.exp(-far) * site * (anatomy.csf < 0.2)).ravel().astype(np.float64)
+    weight = (np.exp(-far) * site * (anatomy.csf < 0.2) * ~dura(anatomy)).ravel().astype(np.float64)
     chosen = np.searchsorted(np.cumsum(weight) / weight.sum(), rng.random())
     return tuple(int(i) for i in np.unravel_index(chosen, anatomy.grid.shape))
 

@@ -42,8 +42,6 @@ def place_satellites(
         grid: Of both.
         rng: Source of places and sizes.
     """
-    if not count:
-        return ()
     away = ndimage.distance_transform_edt(~core) * grid.spacing
     near, far = DISTANCE_MM
     allowed = (wm > _WHITE) & (away > near + DIAMETER_MM[1] / 2) & (away < far)

@@ -13,9 +13,9 @@ from scipy import ndimage
 from gliomoe.data_shards.phantom.grid import smooth_step
 from gliomoe.data_shards.phantom.patients.markers import Glioma
 
-_LEAST_NECROSIS = 0.04
+_LEAST_NECROSIS = 0.08
 """Share of the core that is dead in every tumour with a ring."""
-_SIGNAL = 1.6
+_SIGNAL = 2.0
 """How far new vessels reach from necrosis, in rims."""
 _FADE_MM = 0.8
 """Half-width of the border between parts."""
@@ -60,16 +60,18 @@ class Habit:
 def draw_habit(glioma: Glioma, rng: np.random.Generator) -> Habit:
     """Chosen so that volumes, shapes and contrasts vary as among BraTS cases."""
     enhancing = glioma.enhancement != "none"
+    # Ring tumours push their way and are rounder than those that infiltrate.
+    even = 0.6 if glioma.enhancement == "ring" else 1.0
     return Habit(
-        roughness_mm=rng.uniform(0.4, 2.6),
-        lobulation_mm=rng.uniform(0.0, 3.5),
-        fullness=1.0 if glioma.mismatch else rng.uniform(0.8 if enhancing else 0.45, 1.0),
+        roughness_mm=even * rng.uniform(0.4, 2.6),
+        lobulation_mm=even * rng.uniform(0.0, 3.5),
+        fullness=1.0 if glioma.mismatch else rng.uniform(0.8 if enhancing else 0.55, 1.0),
         liquefaction=rng.uniform(0.45, 1.0),
-        leakage=rng.uniform(0.55, 1.0),
+        leakage=rng.uniform(0.65, 1.0),
         coverage=rng.uniform(0.05, 0.6),
         gaps=rng.uniform(-2.4, -1.2),
         clumps=rng.uniform(0.05, 0.13),
-        fluid=rng.uniform(0.75, 1.0),
+        fluid=rng.uniform(0.78, 1.0),
     )
 
 
