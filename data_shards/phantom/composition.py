@@ -12,7 +12,7 @@ from gliomoe.data_shards.phantom.tumour.satellites import paint
 CORE, OEDEMA, ENHANCING, CAVITY = 1, 2, 3, 4
 """Canonical labels. As in BraTS, necrosis and solid tumour without enhancement share 1."""
 
-_FLUID = ("csf", "vessel", "skull")
+_FLUID = ("csf", "vessel", "dura")
 """What disease of tissue does not replace."""
 _CORE_TISSUES = ("calcification", "enhancing", "necrosis", "mismatch", "solid")
 _GREY_SPARED = 0.65

@@ -12,15 +12,15 @@ from scipy.special import ndtr
 from gliomoe.data_shards.phantom.anatomy.brain import Anatomy
 from gliomoe.data_shards.phantom.grid import MODEL_GRID, Grid, smooth_noise, smooth_step
 
-_TUBE_SCALE_MM = 5.0
-_TUBE_RADIUS_MM = 0.8
+_TUBE_SCALE_MM = 4.0
+_TUBE_RADIUS_MM = 1.2
 _VESSEL_DEPTH_MM = (24.0, 14.0)
 """Where they have ended, and from where outwards they are all there."""
 _SINUS_SHARE = 0.7
 _SINUS_DEPTH_MM = (14.0, 6.0)
-_DURA_MM = 1.2
-_DURA_LEFT = (-0.5, 1.2)
-"""From hardly any to most of the surface."""
+_DURA_MM = 1.5
+_DURA_LEFT = (-1.0, 1.0)
+"""From a sixth to five sixths of the surface, in standard deviations."""
 
 
 def envelope(anatomy: Anatomy, rng: np.random.Generator) -> dict[str, np.ndarray]:
@@ -31,8 +31,7 @@ def envelope(anatomy: Anatomy, rng: np.random.Generator) -> dict[str, np.ndarray
         rng: Source of their courses.
 
     Returns:
-        `vessel` and `skull` (the dark of dura and inner table) → [D, H, W] float32 shares, together
-        at most the share of CSF.
+        `vessel` and `dura` → [D, H, W] float32 shares, together at most the share of CSF.
     """
     grid, csf = anatomy.grid, anatomy.csf
     first, second, patches = (
@@ -49,8 +48,8 @@ def envelope(anatomy: Anatomy, rng: np.random.Generator) -> dict[str, np.ndarray
     midline = smooth_step(np.abs(x), 5, 2.5) * ((z > 25) | (y < -65))
     sinus = np.float32(_SINUS_SHARE) * midline * smooth_step(depth, *_SINUS_DEPTH_MM)
     vessel = np.maximum(tubes, sinus) * csf
-    dura = _rim(anatomy) * smooth_step(patches, 1.0 - left_on, 1.6 - left_on) * (csf - vessel)
-    return {"vessel": vessel, "skull": dura}
+    dura = _rim(anatomy) * smooth_step(patches, -left_on - 0.3, -left_on + 0.3) * (csf - vessel)
+    return {"vessel": vessel, "dura": dura}
 
 
 def _depth(anatomy: Anatomy) -> np.ndarray:

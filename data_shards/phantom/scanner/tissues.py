@@ -6,7 +6,7 @@ Sources. Grey and white matter: 1.5 T and proton densities, BrainWeb (Kwan et al
 trains show fat brighter than its T2 says (Henkelman et al., JMRI 1992). Relaxivity of gadolinium:
 Rohrer et al., Invest Radiol 2005. Diffusion of healthy brain: Helenius et al., AJNR 2002.
 
-Values of tumour, oedema, cavity, lesion and infarct are choices: near T1 as de Blank et al.
+Values of dura, tumour, oedema, cavity, lesion and infarct are choices: near T1 as de Blank et al.
 (J Neurosurg Pediatr 2019) measured and diffusion as Kono et al. (AJNR 2001) did, then set, with
 their spread, so that the ratios of each part to the brain fill the range seen in public glioma
 images. So are vessels, eyes, skull (only its darkness counts), every spread, and densities and
@@ -72,6 +72,7 @@ TISSUES: dict[str, Tissue] = {
     "wm": Tissue((500, 832), (70, 80), 0.77, 0.73),
     "csf": Tissue((4300, 4300), (1800, 1800), 1.0, 3.0),
     "vessel": Tissue((1400, 1650), (40, 30), 0.8, 1.5, (0.8, 2.0)),
+    "dura": Tissue((900, 1200), (30, 27), 0.65, 0.8, (0.2, 0.7), (0.1, 0.15, 0.1)),
     "oedema": Tissue((800, 1200), (130, 142), 0.87, 1.4, spread=(0.1, 0.18, 0.12)),
     "solid": Tissue((930, 1350), (145, 158), 0.88, 1.25, (0.0, 0.05), (0.13, 0.17, 0.12)),
     "mismatch": Tissue((2000, 2250), (175, 185), 0.95, 1.9, (0.0, 0.02), (0.04, 0.08, 0.08)),
