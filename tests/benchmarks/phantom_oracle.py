@@ -4,7 +4,7 @@
 
 renders gliomas of protocol A without noise and artefacts, takes some 45 features from the true
 segmentation and the four sequences, and predicts every marker and the grade by cross-validation.
-Features and models were chosen on cases of another seed (1) than the default (0).
+Features and models were chosen on cases of seeds 0 and 1; the default is another.
 Writes tests/benchmarks/results/phantom_oracle.json: AUC with its interval beside the Bayes ceiling,
 the bound (0.07 below it, and 0.85 for IDH), and what age and sex alone reach.
 """
@@ -357,7 +357,7 @@ def main() -> None:
     parser.add_argument("--cases", type=int, default=200)
     parser.add_argument("--spacing", type=float, default=2.0, help="mm")
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--table", type=Path, help="also keep the features, .npz")
     asked = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"

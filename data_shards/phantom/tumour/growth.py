@@ -15,7 +15,7 @@ from gliomoe.data_shards.phantom.patients.markers import Glioma
 from gliomoe.data_shards.phantom.tumour.invasion import CORE_DENSITY, invade, seed_point
 from gliomoe.data_shards.phantom.tumour.mass_effect import displace
 from gliomoe.data_shards.phantom.tumour.oedema import spread_fluid
-from gliomoe.data_shards.phantom.tumour.resection import cut_cavity
+from gliomoe.data_shards.phantom.tumour.resection import cut_cavity, find_corridor
 from gliomoe.data_shards.phantom.tumour.satellites import Satellite, place_satellites
 from gliomoe.data_shards.phantom.tumour.structure import (
     Habit,
@@ -86,7 +86,11 @@ def grow_tumour(glioma: Glioma, anatomy: Anatomy, rng: np.random.Generator) -> T
     fluid = spread_fluid(solid, glioma.oedema_mm, anatomy)
     push = displace(solid, fluid, depth, float(strength) * (0.3 if glioma.resected else 1))
 
-    grid = _detail_grid((density > _WET) | (fluid > _WET), push)
+    reached = (density > _WET) | (fluid > _WET)
+    way = find_corridor(solid, anatomy, depth) if glioma.resected else None
+    if way:
+        reached |= anatomy.brain & (way.inside_mm(MODEL_GRID.points()) > 0)
+    grid = _detail_grid(reached, push)
     noises = _noises(grid, rng)
     source = grid.points() - MODEL_GRID.resample(push, grid)
     tissue = anatomy.gm + anatomy.wm
@@ -99,15 +103,7 @@ def grow_tumour(glioma: Glioma, anatomy: Anatomy, rng: np.random.Generator) -> T
     core = behind > 0
     fade = 0.15 * width + 0.3
     membership = smooth_step(behind, -fade, fade)
-    satellites: tuple[Satellite, ...] = ()
-    if glioma.satellites:
-        points = MODEL_GRID.points()
-        wm = MODEL_GRID.sample(anatomy.wm, points - push)
-        near = grid.sample(membership, points) > 0.1
-        satellites = place_satellites(glioma.satellites, near, wm, MODEL_GRID, rng)
-    cavity = np.zeros_like(behind)
-    if glioma.resected:
-        cavity = cut_cavity(behind, grid, anatomy, depth, noises, rng)
+    cavity = cut_cavity(behind, grid, way, noises, rng) if way else np.zeros_like(behind)
     # Fine grain, and a part of it that coarse voxels still show; fluid has none.
     grain = np.float32(0.6) * noises.grain + np.float32(0.8) * noises.patch
     grain *= membership * (1 - cavity)
@@ -119,7 +115,7 @@ def grow_tumour(glioma: Glioma, anatomy: Anatomy, rng: np.random.Generator) -> T
         oedema=_wetness(fluid, behind, width, habit, noises),
         cavity=cavity,
         texture=np.float32(glioma.texture * (_EVEN if glioma.mismatch else 1)) * grain,
-        satellites=satellites,
+        satellites=_foci(glioma.satellites, grid, membership, anatomy, push, rng),
         satellite_tissue="solid" if glioma.enhancement == "none" else "enhancing",
         push=push,
     )
@@ -132,7 +128,9 @@ def _detail_grid(mask: np.ndarray, push: np.ndarray) -> Grid:
     for axis in range(3):
         places = np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis})))
         low, high = MODEL_GRID.origin[axis] + MODEL_GRID.spacing * places[[0, -1]]
-        ends = (np.array([low - reach, high + reach]) - DETAIL_GRID.origin[axis]) / 1.5
+        ends = (
+            np.array([low - reach, high + reach]) - DETAIL_GRID.origin[axis]
+        ) / DETAIL_GRID.spacing
         first = max(int(np.floor(ends[0])), 0)
         last = min(int(np.ceil(ends[1])), DETAIL_GRID.shape[axis] - 1)
         start.append(first)
@@ -156,6 +154,23 @@ def _behind(density: np.ndarray, width: float) -> np.ndarray:
     """Distance behind the front in mm: densities fall by e over a front width ahead of it."""
     odds = np.maximum(density, np.float32(1e-6)) / np.maximum(1 - density, np.float32(1e-6))
     return np.float32(width) * np.clip(np.log(odds), -_LOGIT, _LOGIT)
+
+
+def _foci(
+    count: int,
+    grid: Grid,
+    membership: np.ndarray,
+    anatomy: Anatomy,
+    push: np.ndarray,
+    rng: np.random.Generator,
+) -> tuple[Satellite, ...]:
+    """Satellites anywhere on the model grid, in white matter where it has been pushed."""
+    if not count:
+        return ()
+    points = MODEL_GRID.points()
+    wm = MODEL_GRID.sample(anatomy.wm, points - push)
+    core = grid.sample(membership, points) > 0.1
+    return place_satellites(count, core, wm, MODEL_GRID, rng)
 
 
 def _border(

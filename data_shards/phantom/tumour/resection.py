@@ -1,5 +1,7 @@
 """Resection: most of the core replaced by a cavity that opens to the surface of the brain."""
 
+from dataclasses import dataclass
+
 import numpy as np
 from scipy import ndimage
 
@@ -22,21 +24,42 @@ _SHELL_MM = 4.0
 """A voxel is on the surface of the brain above this depth."""
 
 
+@dataclass(frozen=True)
+class Corridor:
+    """The way from the surface to the middle of a tumour, mm."""
+
+    start: np.ndarray
+    end: np.ndarray
+    half_width: float
+
+    def inside_mm(self, points: np.ndarray) -> np.ndarray:
+        """Depth of points [3, ...] within the corridor; negative outside."""
+        return np.float32(self.half_width) - _distance_to_line(points, self.start, self.end)
+
+
+def find_corridor(core: np.ndarray, anatomy: Anatomy, depth: np.ndarray) -> Corridor:
+    """The shortest way in.
+
+    Args:
+        core: [D, H, W] bool on the model grid.
+        anatomy: The brain on the model grid.
+        depth: [D, H, W] mm below the surface of the brain.
+    """
+    grid = anatomy.grid
+    centre = np.array([axis[core].mean() for axis in grid.points()], np.float32)
+    radius = (3 * core.sum() * grid.spacing**3 / (4 * np.pi)) ** (1 / 3)
+    return Corridor(centre, _entry(centre, anatomy, depth), _CORRIDOR * float(radius))
+
+
 def cut_cavity(
-    behind: np.ndarray,
-    grid: Grid,
-    anatomy: Anatomy,
-    depth: np.ndarray,
-    noises: Noises,
-    rng: np.random.Generator,
+    behind: np.ndarray, grid: Grid, way: Corridor, noises: Noises, rng: np.random.Generator
 ) -> np.ndarray:
     """The cavity of a resection.
 
     Args:
         behind: [D, H, W] mm behind the border of the core, on the detail grid.
         grid: The detail grid.
-        anatomy: The brain on the model grid.
-        depth: mm below the surface of the brain, on the model grid.
+        way: How it was reached.
         noises: Unevenness.
         rng: Source of the extent.
 
@@ -48,11 +71,7 @@ def cut_cavity(
     left = noises.patch - inside_mm(core, grid.spacing) / np.float32(_NODULE_MM)
     bound = float(np.quantile(left[core], rng.uniform(*_TAKEN)))
     cut = np.minimum(_MM_A_UNIT * (bound - left), behind + np.float32(_BEYOND_MM))
-    points = grid.points()
-    centre = np.array([axis[core].mean() for axis in points], np.float32)
-    way = _distance_to_line(points, centre, _entry(centre, anatomy, depth))
-    half = _CORRIDOR * (3 * core.sum() * grid.spacing**3 / (4 * np.pi)) ** (1 / 3)
-    corridor = np.float32(half) - way + np.clip(noises.medium, -2, 2)
+    corridor = way.inside_mm(grid.points()) + np.clip(noises.medium, -2, 2)
     # A scalpel leaves smoother walls than a tumour.
     wall = ndimage.gaussian_filter(np.maximum(cut, corridor), _SMOOTH_MM / grid.spacing)
     return smooth_step(wall, -0.8, 0.8)

@@ -89,7 +89,7 @@ def parts_of_core(
         noises: Unevenness.
 
     Returns:
-        Tissue → [D, H, W] float32 that sum to `habit.fullness` at least and 1 at most.
+        Tissue → [D, H, W] float32; they sum to 1 or, where brain is left between cells, less.
     """
     depth = inside_mm(core, spacing)
     parts: dict[str, np.ndarray] = {}
