@@ -18,9 +18,9 @@ _VESSEL_DEPTH_MM = (24.0, 14.0)
 """Where they have ended, and from where outwards they are all there."""
 _SINUS_SHARE = 0.7
 _SINUS_DEPTH_MM = (14.0, 6.0)
-_DURA_MM = 1.5
-_DURA_LEFT = (-1.0, 1.0)
-"""From a sixth to five sixths of the surface, in standard deviations."""
+_DURA_MM = 2.2
+_DURA_LEFT = (-0.5, 1.5)
+"""From a third of the surface to nearly all, in standard deviations."""
 
 
 def envelope(anatomy: Anatomy, rng: np.random.Generator) -> dict[str, np.ndarray]:
