@@ -16,7 +16,7 @@ from typing import Any
 from gliomoe.data_shards.files import atomic_write, write_json
 from gliomoe.data_shards.nifti import write_nifti
 from gliomoe.data_shards.phantom.config import CohortConfig
-from gliomoe.data_shards.phantom.patients.ceiling import ceiling, trait_row
+from gliomoe.data_shards.phantom.patients.ceiling import ceiling, ceiling_of, trait_row
 from gliomoe.data_shards.phantom.patients.gene_table import CODELETED, GENES
 from gliomoe.data_shards.phantom.patients.genes import GENE_DESCRIPTIONS, draw_genes
 from gliomoe.data_shards.phantom.patients.looks import TRAIT_DESCRIPTIONS
@@ -153,7 +153,10 @@ def _write_truth(out: Path, names: Sequence[str], subjects: Sequence[Subject]) -
     _describe_derivative(out / _TRUTH, "Truth behind a GlioMoE phantom cohort")
     _write_table(out / _TRUTH / "traits.tsv", ("participant_id", *TRAIT_DESCRIPTIONS), rows)
     write_json(out / _TRUTH / "traits.json", TRAIT_DESCRIPTIONS)
-    write_json(out / _TRUTH / "ceiling.json", {"Notice": NOTICE, **ceiling()})
+    write_json(
+        out / _TRUTH / "ceiling.json",
+        {"Notice": NOTICE, **ceiling(), "this_cohort": ceiling_of(gliomas)},
+    )
 
 
 def _write_table(path: Path, header: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:

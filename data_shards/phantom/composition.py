@@ -17,7 +17,7 @@ _FLUID = ("csf", "vessel", "dura")
 _CORE_TISSUES = ("calcification", "enhancing", "necrosis", "mismatch", "solid")
 _GREY_SPARED = 0.65
 """Share by which grey matter takes up less oedema than white."""
-_SEEN = 0.36
+_SEEN = 0.3
 """Abnormal share of a voxel from which a rater draws it; oedema fades further out."""
 _BRIGHT = 0.42
 """Enhancing share of the core from which a rater calls it enhancing."""

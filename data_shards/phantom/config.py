@@ -6,12 +6,12 @@ from typing import Literal
 from gliomoe.data_shards.errors import UsageError
 from gliomoe.data_shards.phantom.scanner.protocols import PROTOCOLS
 
-Sequence = Literal["t1", "t1ce", "t2", "flair", "pd", "dwi", "adc"]
+SequenceName = Literal["t1", "t1ce", "t2", "flair", "pd", "dwi", "adc"]
 
-SEQUENCES: tuple[Sequence, ...] = ("t1", "t1ce", "t2", "flair", "pd", "dwi", "adc")
+SEQUENCES: tuple[SequenceName, ...] = ("t1", "t1ce", "t2", "flair", "pd", "dwi", "adc")
 """Everything that is simulated."""
 
-GLIOMA_SEQUENCES: tuple[Sequence, ...] = SEQUENCES[:4]
+GLIOMA_SEQUENCES: tuple[SequenceName, ...] = SEQUENCES[:4]
 """The four of BraTS, which every subject of a labelled cohort has unless asked otherwise."""
 
 
@@ -27,7 +27,7 @@ class CohortConfig:
     """An archive for pretraining: most subjects without glioma, sequences missing, no labels."""
     form: Literal["preprocessed", "raw"] = "preprocessed"
     """Skull-stripped on one grid, or as scanned: skull on, every series on a grid of its own."""
-    sequences: tuple[Sequence, ...] = ()
+    sequences: tuple[SequenceName, ...] = ()
     """Sequences that may be there; none stands for the four of BraTS, unlabelled for all."""
     spacing: float = 1.0
     """Voxel size in mm; that of the finest series in raw form."""
@@ -66,7 +66,7 @@ class CohortConfig:
             raise UsageError("shares must be between 0 and 1, those of diseases 1 at most together")
 
     @property
-    def allowed(self) -> tuple[Sequence, ...]:
+    def allowed(self) -> tuple[SequenceName, ...]:
         """Sequences that a subject may have, in the order of `SEQUENCES`."""
         wanted = self.sequences or (SEQUENCES if self.unlabelled else GLIOMA_SEQUENCES)
         return tuple(name for name in SEQUENCES if name in wanted)

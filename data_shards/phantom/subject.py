@@ -135,7 +135,7 @@ def draw_subject(config: CohortConfig, number: int) -> Subject:
     if protocol == "mixed":
         protocol = str(rng.choice(list(PROTOCOLS)))
     session = draw_session(protocol, rng)
-    present = config.allowed
+    present: tuple[str, ...] = config.allowed
     if config.unlabelled:
         present = _present(config, glioma, generator(config, number, "archive"))
     session = {sequence: session[sequence] for sequence in present}

@@ -29,6 +29,7 @@ from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
 
 from gliomoe.data_shards.files import write_json
+from gliomoe.data_shards.phantom.config import CohortConfig
 from gliomoe.data_shards.phantom.grid import brain_grid
 from gliomoe.data_shards.phantom.patients.ceiling import (
     MARKERS,
@@ -38,8 +39,8 @@ from gliomoe.data_shards.phantom.patients.ceiling import (
     truth,
 )
 from gliomoe.data_shards.phantom.patients.looks import State
-from gliomoe.data_shards.phantom.scanner.acquire import Acquisition
-from gliomoe.data_shards.phantom.subject import CohortConfig, Subject, draw_subject, render
+from gliomoe.data_shards.phantom.scanner.protocols import cleaned
+from gliomoe.data_shards.phantom.subject import Subject, draw_subject, render
 from gliomoe.launch.runs import machine
 
 RESULT = Path(__file__).parent / "results" / "phantom_oracle.json"
@@ -60,17 +61,13 @@ SITES = {
 """Rough centres of lobes in MNI152 space, mm; the first coordinate holds for either side."""
 
 
-def clean(acquisition: Acquisition) -> Acquisition:
-    """The same series without noise, unevenness and thick slices."""
-    return dataclasses.replace(acquisition, bias=0.0, snr=1e6, thickness=1.0)
-
-
 def render_clean(config: CohortConfig, number: int) -> tuple[Subject, dict[str, np.ndarray]]:
     """A subject and its features."""
     subject = draw_subject(config, number)
-    session = {name: clean(acquisition) for name, acquisition in subject.session.items()}
-    images, seg = render(config, dataclasses.replace(subject, session=session))
-    return subject, features(images, seg, config.spacing)
+    session = {name: cleaned(acquisition) for name, acquisition in subject.session.items()}
+    rendered = render(config, dataclasses.replace(subject, session=session))
+    images = {name: image.voxels for name, image in rendered.series.items()}
+    return subject, features(images, rendered.seg.voxels, config.spacing)
 
 
 def features(images: dict[str, np.ndarray], seg: np.ndarray, spacing: float) -> dict[str, float]:

@@ -6,8 +6,8 @@ takes the real studies and N raw phantoms without labels and N labelled ones thr
 default preprocessing at 1 mm, measures the same features of each, and writes
 tests/benchmarks/results/realism.json with machine and versions, and the tables of
 data_shards/phantom/REALISM.md. `separable` is how well a forest tells phantom from real by all
-features of one sequence (area under the curve of held-out studies; 0.5 would be not at all, Lopez-Paz
-and Oquab, ICLR 2017).
+features of one sequence: area under the curve of held-out studies; 0.5 would be not at all
+(Lopez-Paz and Oquab, ICLR 2017).
 """
 
 import argparse
@@ -254,9 +254,10 @@ def page(result: dict) -> str:
         f"{result['studies']['real']} real studies and {result['studies']['phantom']} phantoms at "
         f"{SPACING:g} mm, through the same default preprocessing "
         f"(gliomoe {about['versions']['gliomoe']}, {about['processor']}). "
-        "Median, and quartiles in brackets, of intensities normalised to 0–1. *Separable* is the area "
-        "under the curve with which a random forest tells phantom from real by all features of a "
-        "table: 0.5 would be not at all, 1 always. A phantom is a test bed, never clinical evidence.",
+        "Median and quartiles. Deciles, gradients and detail are of intensities normalised to 0–1, "
+        "ratios of medians (`grey / white` …) of intensities as stored. *Separable* is the area "
+        "under the curve with which a random forest tells phantom from real by all features of "
+        "one table, 0.5 would be not at all. A phantom is a test bed, never clinical evidence.",
     ]
     for name, table in result["tables"].items():
         counts = table["studies"]

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import ndimage
 
 from gliomoe.data_shards.phantom.anatomy.folding import FOLDING_GRID, fold, surface_maps
 from gliomoe.data_shards.phantom.anatomy.shape import HeadShape, draw_head_shape
@@ -45,7 +46,7 @@ def build_anatomy(shape: HeadShape, grid: Grid, push: np.ndarray | None = None) 
         displacement = MODEL_GRID.sample(shape.displacement, origin) - push
     position = grid.points() + MODEL_GRID.resample(displacement, grid)
     template, maps = individual_maps(max(1.0, grid.spacing))
-    brain = template.sample(maps[0], position) > 0.5
+    brain = _largest_part(template.sample(maps[0], position) > 0.5)
     places = position[:, brain]
     white, young, old = template.sample(maps[1:, :, :], places[:, :, None, None])[..., 0, 0]
     csf = young + np.float32(shape.atrophy) * (old - young)
@@ -73,6 +74,14 @@ def _ellipsoid(
         for axis in range(3)
     )
     return smooth_step(radius, 1.1, 0.8)
+
+
+def _largest_part(mask: np.ndarray) -> np.ndarray:
+    """A mask without the islands that a threshold leaves at the base of the brain."""
+    parts, _ = ndimage.label(mask)
+    sizes = np.bincount(parts.ravel())
+    sizes[0] = 0
+    return parts == sizes.argmax()
 
 
 def _within_brain(values: np.ndarray, brain: np.ndarray) -> np.ndarray:

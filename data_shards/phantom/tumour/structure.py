@@ -71,7 +71,7 @@ def draw_habit(glioma: Glioma, rng: np.random.Generator) -> Habit:
         coverage=rng.uniform(0.05, 0.6),
         gaps=rng.uniform(-2.4, -1.2),
         clumps=rng.uniform(0.05, 0.13),
-        fluid=rng.uniform(0.78, 1.0),
+        fluid=rng.uniform(0.6, 1.0),
     )
 
 

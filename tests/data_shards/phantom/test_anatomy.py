@@ -29,9 +29,7 @@ from gliomoe.data_shards.phantom.grid import (
     head_padding,
     smooth_noise,
 )
-from gliomoe.data_shards.phantom.scanner.acquire import (
-    TISSUES,
-)
+from gliomoe.data_shards.phantom.scanner.tissues import TISSUES
 from gliomoe.data_shards.preprocess.atlas import brain_mask
 from gliomoe.data_shards.preprocess.case import Series
 from gliomoe.data_shards.preprocess.resample import resample_labels

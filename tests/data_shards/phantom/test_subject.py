@@ -39,7 +39,7 @@ def test_images_and_labels_agree(glioblastoma):
 
     assert brightness("t1ce", seg == 4) > 1.3 * brightness("t1", seg == 4)
     assert brightness("flair", seg == 2) > 1.15
-    assert brightness("t2", seg > 0) > 1.15
+    assert brightness("t2", seg > 0) > 1.0
     assert brightness("t1", seg == 1) < 1.05
     core_ml = np.isin(seg, (1, 4)).sum() * SPACING**3 / 1000
     assert core_ml == pytest.approx(subject.glioma.core_ml, rel=0.4)
