@@ -5,7 +5,7 @@ from scipy import ndimage
 
 from gliomoe.data_shards.labels import from_canonical
 from gliomoe.data_shards.phantom.anatomy.brain import Anatomy
-from gliomoe.data_shards.phantom.grid import MODEL_GRID, Grid, smooth_step
+from gliomoe.data_shards.phantom.grid import FWHM_PER_SIGMA, MODEL_GRID, Grid, smooth_step
 from gliomoe.data_shards.phantom.tumour.growth import Tumour
 from gliomoe.data_shards.phantom.tumour.satellites import paint
 
@@ -21,7 +21,6 @@ _SEEN = 0.3
 """Abnormal share of a voxel from which a rater draws it; oedema fades further out."""
 _BRIGHT = 0.42
 """Enhancing share of the core from which a rater calls it enhancing."""
-_FWHM_PER_SIGMA = 2.355
 
 Shares = dict[str, np.ndarray]
 
@@ -159,7 +158,7 @@ def _overlap(inner: Grid, grid: Grid) -> tuple[tuple[slice, ...], Grid]:
 
 def _render(fields: np.ndarray, inner: Grid, grid: Grid) -> np.ndarray:
     """Fields [C, D, H, W] of the detail grid in the voxels of a grid, averaged over coarse ones."""
-    width = np.sqrt(max(grid.spacing**2 - inner.spacing**2, 0.0)) / _FWHM_PER_SIGMA / inner.spacing
+    width = np.sqrt(max(grid.spacing**2 - inner.spacing**2, 0.0)) / FWHM_PER_SIGMA / inner.spacing
     if width:
         fields = np.stack([ndimage.gaussian_filter(field, width) for field in fields])
     return inner.resample(fields, grid)

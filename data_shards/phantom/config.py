@@ -4,12 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from gliomoe.data_shards.errors import UsageError
-from gliomoe.data_shards.phantom.scanner.protocols import PROTOCOLS
-
-SequenceName = Literal["t1", "t1ce", "t2", "flair", "pd", "dwi", "adc"]
-
-SEQUENCES: tuple[SequenceName, ...] = ("t1", "t1ce", "t2", "flair", "pd", "dwi", "adc")
-"""Everything that is simulated."""
+from gliomoe.data_shards.phantom.scanner.protocols import PROTOCOLS, SEQUENCES, SequenceName
 
 GLIOMA_SEQUENCES: tuple[SequenceName, ...] = SEQUENCES[:4]
 """The four of BraTS, which every subject of a labelled cohort has unless asked otherwise."""

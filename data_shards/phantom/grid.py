@@ -98,6 +98,9 @@ def head_padding(spacing: float) -> list[tuple[int, int]]:
     ]
 
 
+FWHM_PER_SIGMA = 2.355
+"""Of a Gaussian: a voxel is taken for one of its width."""
+
 MODEL_GRID = brain_grid(3.0)
 """Where a subject is computed."""
 

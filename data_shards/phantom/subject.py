@@ -18,12 +18,17 @@ from gliomoe.data_shards.phantom.anatomy.lesions import (
     white_matter_lesions,
 )
 from gliomoe.data_shards.phantom.composition import compose, label, signal_texture
-from gliomoe.data_shards.phantom.config import SEQUENCES, CohortConfig
+from gliomoe.data_shards.phantom.config import CohortConfig
 from gliomoe.data_shards.phantom.grid import MODEL_GRID, Grid, brain_grid, head_grid, smooth_noise
 from gliomoe.data_shards.phantom.patients.markers import Glioma, draw_glioma, draw_type
 from gliomoe.data_shards.phantom.scanner.acquire import acquire
 from gliomoe.data_shards.phantom.scanner.body import Body
-from gliomoe.data_shards.phantom.scanner.protocols import PROTOCOLS, Acquisition, draw_session
+from gliomoe.data_shards.phantom.scanner.protocols import (
+    PROTOCOLS,
+    SEQUENCES,
+    Acquisition,
+    draw_session,
+)
 from gliomoe.data_shards.phantom.scanner.regrid import labels_onto, onto_grid
 from gliomoe.data_shards.phantom.scanner.tissues import draw_relaxation
 from gliomoe.data_shards.phantom.tumour.growth import Tumour, grow_tumour

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import ndimage
 
+from gliomoe.data_shards.box import bounding_box
 from gliomoe.data_shards.errors import DataError
 from gliomoe.data_shards.preprocess.background import tissue_mask
 from gliomoe.data_shards.preprocess.case import Series
-from gliomoe.data_shards.preprocess.crop import bounding_box
 from gliomoe.data_shards.preprocess.resample import resample_image
 from gliomoe.data_shards.preprocess.template import CENTRE, TOP, head_template
 from gliomoe.data_shards.preprocess.world import coarse, one_thread, to_sitk

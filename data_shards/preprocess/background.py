@@ -8,10 +8,10 @@ Otherwise the head is what exceeds 10 % of the robust range (the first threshold
 import numpy as np
 from scipy import ndimage
 
+from gliomoe.data_shards.box import bounding_box
 from gliomoe.data_shards.errors import DataError
 from gliomoe.data_shards.preprocess.case import Case, Series
 from gliomoe.data_shards.preprocess.config import PreprocessConfig
-from gliomoe.data_shards.preprocess.crop import bounding_box
 
 _MASKED = 0.97
 """Share of zeros in the outermost voxels of a masked volume."""

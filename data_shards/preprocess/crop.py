@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from gliomoe.data_shards.box import bounding_box
 from gliomoe.data_shards.preprocess.case import Case, Series
 from gliomoe.data_shards.preprocess.config import PreprocessConfig
 
@@ -14,20 +15,6 @@ def crop(case: Case, config: PreprocessConfig) -> Case:
     box = bounding_box(np.logical_or.reduce(wanted))
     what = {"start": [side.start for side in box], "stop": [side.stop for side in box]}
     return case.map(lambda series: _cut(series, box)).noted("crop", what)
-
-
-def bounding_box(mask: np.ndarray) -> tuple[slice, ...]:
-    """The least box around the True voxels, of which there is at least one.
-
-    Args:
-        mask: [D, H, W] bool.
-    """
-    box = []
-    for axis in range(3):
-        others = tuple(other for other in range(3) if other != axis)
-        (filled,) = np.nonzero(mask.any(axis=others))
-        box.append(slice(int(filled[0]), int(filled[-1]) + 1))
-    return tuple(box)
 
 
 def _tissue(series: Series) -> np.ndarray:

@@ -9,7 +9,7 @@ smoothed first along axes that lose resolution.
 import numpy as np
 from scipy import ndimage
 
-from gliomoe.data_shards.preprocess.crop import bounding_box
+from gliomoe.data_shards.box import bounding_box
 
 _DIGITS = 6
 """Grids agree to a millionth of a voxel; what is finer is noise of 32-bit headers."""

@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
+from gliomoe.data_shards.box import bounding_box
 from gliomoe.data_shards.building.build import BuildConfig, build_shards
 from gliomoe.data_shards.files import write_json
 from gliomoe.data_shards.identity.overlap import THRESHOLD, scores
 from gliomoe.data_shards.identity.signature import signature
-from gliomoe.data_shards.preprocess.crop import bounding_box
 from gliomoe.data_shards.reading.indexed import ShardSet
 from gliomoe.launch.runs import machine
 

@@ -11,9 +11,8 @@ import numpy as np
 from scipy import ndimage
 
 from gliomoe.data_shards.mni import BRAIN_T1, mni_map
-from gliomoe.data_shards.phantom.grid import Grid
+from gliomoe.data_shards.phantom.grid import FWHM_PER_SIGMA, Grid
 
-_FWHM_PER_SIGMA = 2.355
 _MARGIN = 12
 """Voxels around the brain, more than any blur reaches."""
 
@@ -70,7 +69,7 @@ def _blurred(maps: np.ndarray, spacing: float) -> np.ndarray:
     """Maps of 1 mm, as voxels of a larger size see them."""
     if spacing <= 1:
         return maps
-    sigma = np.sqrt(spacing**2 - 1) / _FWHM_PER_SIGMA
+    sigma = np.sqrt(spacing**2 - 1) / FWHM_PER_SIGMA
     return np.stack([ndimage.gaussian_filter(field, sigma) for field in maps])
 
 

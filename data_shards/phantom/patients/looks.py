@@ -117,7 +117,7 @@ def _foci(*shares: float) -> Categorical:
 
 
 def _core(median: float) -> LogNormal:
-    return LogNormal(median, 0.55, 8, 120)
+    return LogNormal(median, 0.55, 8, 140)
 
 
 def _front(median: float) -> LogNormal:
@@ -139,7 +139,7 @@ def _texture(median: float) -> LogNormal:
 _GLIOBLASTOMA = Look(
     lobe=_lobes(0.27, 0.33, 0.24, 0.09, 0.07),
     cortical=Bernoulli(0.35),
-    core_ml=_core(38),
+    core_ml=_core(46),
     infiltration_mm=_front(2.6),
     enhancement=_enhancement(0.07, 0.13, 0.8),
     rim_mm=_rim(6.6),
@@ -152,7 +152,7 @@ _GLIOBLASTOMA = Look(
 _ASTROCYTOMA = Look(
     lobe=_lobes(0.4, 0.33, 0.13, 0.03, 0.11),
     cortical=Bernoulli(0.35),
-    core_ml=_core(32),
+    core_ml=_core(38),
     infiltration_mm=_front(2.3),
     enhancement=_enhancement(0.86, 0.13, 0.01),
     rim_mm=_rim(4.8),
@@ -165,7 +165,7 @@ _ASTROCYTOMA = Look(
 _OLIGODENDROGLIOMA = Look(
     lobe=_lobes(0.62, 0.17, 0.13, 0.02, 0.06),
     cortical=Bernoulli(0.8),
-    core_ml=_core(32),
+    core_ml=_core(38),
     infiltration_mm=_front(2.55),
     enhancement=_enhancement(0.8, 0.19, 0.01),
     rim_mm=_rim(4.8),
@@ -181,7 +181,7 @@ _BY_GRADE: dict[tuple[str, int], Look] = {
     ("astrocytoma", 2): _ASTROCYTOMA,
     ("astrocytoma", 3): replace(
         _ASTROCYTOMA,
-        core_ml=_core(42),
+        core_ml=_core(50),
         enhancement=_enhancement(0.45, 0.45, 0.1),
         oedema_mm=_oedema(8, 5),
         mismatch=Bernoulli(0.6),
@@ -189,7 +189,7 @@ _BY_GRADE: dict[tuple[str, int], Look] = {
     ),
     ("astrocytoma", 4): replace(
         _ASTROCYTOMA,
-        core_ml=_core(45),
+        core_ml=_core(54),
         enhancement=_enhancement(0.12, 0.33, 0.55),
         oedema_mm=_oedema(11, 6),
         mismatch=Bernoulli(0.5),
@@ -199,7 +199,7 @@ _BY_GRADE: dict[tuple[str, int], Look] = {
     ("oligodendroglioma", 2): _OLIGODENDROGLIOMA,
     ("oligodendroglioma", 3): replace(
         _OLIGODENDROGLIOMA,
-        core_ml=_core(42),
+        core_ml=_core(50),
         enhancement=_enhancement(0.37, 0.55, 0.08),
         oedema_mm=_oedema(8, 5),
         satellites=_foci(0.9, 0.06, 0.04),

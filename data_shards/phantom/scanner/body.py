@@ -5,6 +5,7 @@ from functools import cached_property
 
 import numpy as np
 
+from gliomoe.data_shards.box import Box, bounding_box
 from gliomoe.data_shards.phantom.grid import Grid
 from gliomoe.data_shards.phantom.scanner.protocols import Acquisition
 from gliomoe.data_shards.phantom.scanner.signal import signal
@@ -12,8 +13,6 @@ from gliomoe.data_shards.phantom.scanner.tissues import LEAKY, Relaxation
 
 _CONCENTRATIONS = 33
 """Points at which the signal is computed where the contrast agent varies."""
-
-Box = tuple[slice, ...]
 
 
 @dataclass(frozen=True)
@@ -74,18 +73,6 @@ class Body:
                 corners.append(voxels * grid.spacing + np.array(grid.origin))
         stacked = np.stack(corners)
         return np.stack([stacked[:, 0].min(0), stacked[:, 1].max(0)])
-
-
-def bounding_box(share: np.ndarray) -> Box:
-    """The box of voxels that are not 0, empty if there are none."""
-    box = []
-    for axis in range(3):
-        others = tuple(other for other in range(3) if other != axis)
-        found = np.flatnonzero(share.any(axis=others))
-        if not len(found):
-            return ()
-        box.append(slice(int(found[0]), int(found[-1]) + 1))
-    return tuple(box)
 
 
 def paint(

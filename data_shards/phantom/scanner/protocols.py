@@ -6,13 +6,16 @@ one with 3-D sequences throughout, less signal and a less even field.
 """
 
 from dataclasses import dataclass, replace
+from typing import Literal, get_args
 
 import numpy as np
 
 from gliomoe.data_shards.phantom.scanner.equations import null_time
 from gliomoe.data_shards.phantom.scanner.tissues import TISSUES, Range
 
-SEQUENCES = ("t1", "t1ce", "t2", "flair", "pd", "dwi", "adc")
+SequenceName = Literal["t1", "t1ce", "t2", "flair", "pd", "dwi", "adc"]
+
+SEQUENCES: tuple[SequenceName, ...] = get_args(SequenceName)
 """All that can be acquired; every protocol has each."""
 
 REFERENCE = "t1"
@@ -152,8 +155,8 @@ PROTOCOLS: dict[str, Protocol] = {
         timings={
             "t1": (replace(_MPRAGE, tr=(1800, 2000), te=(2, 3), echo_spacing=(5.5, 7)),),
             "t1ce": (replace(_SPIN_ECHO, tr=(600, 750), thickness=(3, 4.5)),),
-            "t2": (Timing((3200, 4500), (75, 100), echo_train=(120, 180), echo_spacing=(3.2, 4)),),
-            "flair": (replace(_FLAIR_3D, tr=(4800, 6000), te=(100, 125), null=(0.96, 1.03)),),
+            "t2": (Timing((3600, 4500), (75, 100), echo_train=(120, 180), echo_spacing=(3.2, 4)),),
+            "flair": (replace(_FLAIR_3D, tr=(5500, 7000), te=(100, 125), null=(0.96, 1.03)),),
             "pd": (replace(_PD, te=(10, 20), thickness=(3, 4)),),
             "dwi": (replace(_DWI, tr=(6000, 9000), te=(55, 75), thickness=(2, 3)),),
         },

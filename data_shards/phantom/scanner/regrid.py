@@ -2,9 +2,9 @@
 
 import numpy as np
 
+from gliomoe.data_shards.box import bounding_box
 from gliomoe.data_shards.phantom.grid import Grid, interpolate
 from gliomoe.data_shards.phantom.scanner.acquire import Scan
-from gliomoe.data_shards.phantom.scanner.body import bounding_box
 from gliomoe.data_shards.phantom.scanner.geometry import sample
 
 

@@ -185,7 +185,7 @@ def test_subjects_differ_as_patients_do():
         assert low[0] < bottom < low[1], (sequence, name, bottom)
         assert high[0] < top < high[1], (sequence, name, top)
 
-    check("t1", "necrosis", (0.5, 0.75), (0.9, 1.2))
+    check("t1", "necrosis", (0.5, 0.75), (0.85, 1.2))
     check("t1", "oedema", (0.75, 0.95), (1.0, 1.15))
     check("t1ce", "enhancing", (1.05, 1.3), (1.7, 2.3))
     check("t2", "oedema", (1.1, 1.4), (1.8, 2.6))

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from gliomoe.data_shards.errors import UsageError
-from gliomoe.data_shards.phantom.config import SEQUENCES, CohortConfig
+from gliomoe.data_shards.phantom.config import CohortConfig
+from gliomoe.data_shards.phantom.scanner.protocols import SEQUENCES
 from gliomoe.data_shards.phantom.subject import draw_subject, render
 
 SPACING = 5.0
