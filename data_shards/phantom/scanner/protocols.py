@@ -155,7 +155,7 @@ PROTOCOLS: dict[str, Protocol] = {
         timings={
             "t1": (replace(_MPRAGE, tr=(1800, 2000), te=(2, 3), echo_spacing=(5.5, 7)),),
             "t1ce": (replace(_SPIN_ECHO, tr=(600, 750), thickness=(3, 4.5)),),
-            "t2": (Timing((3600, 4500), (75, 100), echo_train=(120, 180), echo_spacing=(3.2, 4)),),
+            "t2": (Timing((3600, 4500), (80, 100), echo_train=(120, 180), echo_spacing=(3.2, 4)),),
             "flair": (replace(_FLAIR_3D, tr=(5500, 7000), te=(100, 125), null=(0.96, 1.03)),),
             "pd": (replace(_PD, te=(10, 20), thickness=(3, 4)),),
             "dwi": (replace(_DWI, tr=(6000, 9000), te=(55, 75), thickness=(2, 3)),),
