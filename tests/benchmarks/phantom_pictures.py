@@ -65,13 +65,14 @@ def sheet(studies: dict[str, Study], path: Path) -> None:
     """The axial plane of every sequence of some subjects, once more with the labels."""
     names = list(next(iter(studies.values())).volumes)
     shape = (len(studies), len(names) + 1)
-    figure, axes = plt.subplots(*shape, figsize=(2 * shape[1], 2.3 * shape[0]), squeeze=False)
+    figure, axes = plt.subplots(*shape, figsize=(2 * shape[1], 2.5 * shape[0]), squeeze=False)
     figure.patch.set_facecolor("black")
     for row, (title, study) in zip(axes, studies.items(), strict=True):
         for panel, name in zip(row, (*names, names[-1]), strict=True):
             show(panel, study, name, 2, outlined=panel is row[-1])
-            panel.set_title(f"{title}\n{name}" if panel is row[0] else name, fontsize=7, color="w")
-    figure.subplots_adjust(0, 0, 1, 0.96, 0.02, 0.12)
+            panel.set_title(name, fontsize=8, color="white")
+        row[0].text(0, 1.16, title, transform=row[0].transAxes, fontsize=8, color="white")
+    figure.subplots_adjust(0.01, 0, 0.99, 0.95, 0.02, 0.25)
     figure.savefig(path, dpi=75)
     plt.close(figure)
 
@@ -96,7 +97,7 @@ def main() -> None:
     for raw in find_studies(options.cohort):
         said = ", ".join(f"{key} {value}" for key, value in raw.labels.items())
         if raw.subject in options.sheet:
-            chosen[said] = read(raw)
+            chosen[f"{raw.subject}: {said}"] = read(raw)
         elif not options.sheet and options.subjects > 0:
             options.subjects -= 1
             draw(read(raw), options.out / f"{raw.subject}.png", f"{raw.subject} {said}")
