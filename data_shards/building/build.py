@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from gliomoe.data_shards.building.failures import Failure, read_failures, write_failures
-from gliomoe.data_shards.building.parallel import ordered_map
 from gliomoe.data_shards.building.plan import BUILD, BuildConfig, Plan, claim, digest, make_plan
 from gliomoe.data_shards.building.prepare import Job, prepare, worker_died
 from gliomoe.data_shards.building.resume import (
@@ -30,6 +29,7 @@ from gliomoe.data_shards.errors import DataError, printable
 from gliomoe.data_shards.format.dataset import DATASET, read_dataset, seal
 from gliomoe.data_shards.format.record import EncodedStudy
 from gliomoe.data_shards.format.writer import write_shards
+from gliomoe.data_shards.parallel import ordered_map
 from gliomoe.data_shards.preprocess.pipeline import check_steps
 
 if TYPE_CHECKING:

@@ -5,21 +5,16 @@ subject is finished. The bytes of a subject depend on the configuration and its 
 """
 
 import json
-import multiprocessing
 import os
 import shutil
-import signal
-import threading
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
-from multiprocessing.connection import wait
 from pathlib import Path
 
 from tqdm import tqdm
 
 from gliomoe.data_shards.errors import DataError, UsageError
 from gliomoe.data_shards.files import FULL, disk_full, write_json
+from gliomoe.data_shards.parallel import ordered_map
 from gliomoe.data_shards.phantom import bids
 from gliomoe.data_shards.phantom.config import CohortConfig
 from gliomoe.data_shards.phantom.subject import draw_subject, render
@@ -59,7 +54,8 @@ def write_cohort(out: Path, config: CohortConfig, workers: int = 1) -> CohortRep
         )
         try:
             with bar:
-                for _ in _make(out, config, missing, min(workers, len(missing))):
+                jobs = ((out, config, number) for number in missing)
+                for _ in ordered_map(_write, jobs, max(1, min(workers, len(missing)))):
                     bar.update()
         finally:
             _sweep(out)
@@ -87,6 +83,11 @@ def write_subject(out: Path, config: CohortConfig, number: int) -> None:
         if error.errno in FULL:
             raise DataError(f"{out}: {disk_full(error)}") from error
         raise
+
+
+def _write(job: tuple[Path, CohortConfig, int]) -> None:
+    """`write_subject`, of one argument."""
+    write_subject(*job)
 
 
 def _claim(out: Path, config: CohortConfig) -> None:
@@ -130,37 +131,3 @@ def _sweep(out: Path) -> None:
     for labels in bids.segmentation_folder(out, "sub").parent.glob("sub-*"):
         if not (out / labels.name).is_dir():
             shutil.rmtree(labels)
-
-
-def _make(out: Path, config: CohortConfig, numbers: list[int], workers: int) -> Iterator[int]:
-    """Simulate subjects; yields each number when it is on disk."""
-    if workers <= 1:
-        for number in numbers:
-            write_subject(out, config, number)
-            yield number
-        return
-    # A server that has loaded the slow libraries forks the workers; this process may hold threads
-    # of other libraries and must not be forked.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([write_subject.__module__])
-    pool = ProcessPoolExecutor(workers, context, _start_worker)
-    try:
-        running = {pool.submit(write_subject, out, config, number): number for number in numbers}
-        for done in as_completed(running):
-            done.result()
-            yield running[done]
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _start_worker() -> None:
-    """An interrupt ends a worker after its subject, the parent's death ends it at once."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if parent := multiprocessing.parent_process():
-        threading.Thread(target=_exit_after, args=(parent.sentinel,), daemon=True).start()
-
-
-def _exit_after(sentinel: int) -> None:
-    """End this process when the one of a sentinel has ended."""
-    wait([sentinel])
-    os._exit(1)

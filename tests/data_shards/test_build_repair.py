@@ -8,9 +8,9 @@ import pytest
 
 from gliomoe.data_shards.building import build as build_module
 from gliomoe.data_shards.building.build import BuildConfig, build_shards
-from gliomoe.data_shards.building.parallel import ordered_map
 from gliomoe.data_shards.errors import DataError
 from gliomoe.data_shards.format.writer import write_shard
+from gliomoe.data_shards.parallel import ordered_map
 
 KEEP = BuildConfig(keep_ids=True, shard_mb=0.05)
 DIES = "__import__('os')._exit(9)"

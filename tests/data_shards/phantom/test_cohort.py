@@ -4,6 +4,7 @@ import contextlib
 import csv
 import hashlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -166,12 +167,17 @@ def test_killed_at_any_moment_it_leaves_whole_subjects_and_continues(labelled, t
     out = tmp_path / "killed"
     command = [sys.executable, "-m", "gliomoe", "phantom", str(out), "--subjects", "3"]
     command += ["--spacing", "7", "--seed", "11", "--workers", "2"]
-    for wait in (2.5, 4.0):  # seconds: while it starts, while it simulates
-        child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    # Killed while it starts, interrupted while it simulates, and once more as the impatient do.
+    for wait, number in ((2.5, signal.SIGKILL), (6.0, signal.SIGINT)):
+        child = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+        )
         with contextlib.suppress(subprocess.TimeoutExpired):
             child.wait(wait)
-        child.send_signal(signal.SIGKILL)
-        child.communicate()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, number)
+            os.killpg(child.pid, number)
+        child.communicate(timeout=60)
         for folder in out.glob("sub-*"):
             assert len(list(folder.rglob("*.nii.gz"))) == len(list(folder.rglob("*.json"))) == 4
     assert cli.main(command[3:]) == 0
