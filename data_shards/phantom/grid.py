@@ -98,6 +98,8 @@ def head_padding(spacing: float) -> list[tuple[int, int]]:
     ]
 
 
+_SQUARINGS = 5
+
 FWHM_PER_SIGMA = 2.355
 """Of a Gaussian: a voxel is taken for one of its width."""
 
@@ -143,6 +145,24 @@ def smooth_noise(
     fields = np.stack([ndimage.gaussian_filter(field, sigma, mode="wrap") for field in white])
     fields /= fields.std(axis=(1, 2, 3), keepdims=True)
     return fields if channels else fields[0]
+
+
+def flow(velocity: np.ndarray) -> np.ndarray:
+    """Displacement of the flow along a stationary velocity for a unit of time.
+
+    By scaling and squaring (Arsigny et al., MICCAI 2006): it neither folds nor tears.
+
+    Args:
+        velocity: [3, D, H, W] mm on the warp grid.
+
+    Returns:
+        [3, D, H, W] mm on the warp grid.
+    """
+    points = WARP_GRID.points()
+    moved = velocity / np.float32(2**_SQUARINGS)
+    for _ in range(_SQUARINGS):
+        moved = moved + WARP_GRID.sample(moved, points + moved)
+    return moved
 
 
 def smooth_step(field: np.ndarray, low: float, high: float) -> np.ndarray:

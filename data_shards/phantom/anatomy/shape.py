@@ -13,9 +13,8 @@ from scipy import ndimage
 
 from gliomoe.data_shards.phantom.anatomy.folding import draw_folding
 from gliomoe.data_shards.phantom.anatomy.template import tissue_maps
-from gliomoe.data_shards.phantom.grid import MODEL_GRID, WARP_GRID, smooth_noise, smooth_step
+from gliomoe.data_shards.phantom.grid import MODEL_GRID, WARP_GRID, flow, smooth_noise, smooth_step
 
-_SQUARINGS = 5
 _COARSE_WARP = (24.0, 2.0)
 _FINE_WARP = (10.0, 1.2)
 """Smoothness and root-mean-square velocity, mm: lobes and gyri."""
@@ -62,7 +61,7 @@ def draw_head_shape(rng: np.random.Generator, age: float) -> HeadShape:
     widening = rng.normal(_VENTRICLES * ageing, 1.5)
     velocity = parts[0] + parts[1] + widening * _ventricle_pull()
     velocity += asymmetry(rng.normal(*_TORQUE), 2.0 * rng.normal(*_LEFT_VENTRICLE))
-    displacement = WARP_GRID.resample(_exponential(velocity.astype(np.float32)), MODEL_GRID)
+    displacement = WARP_GRID.resample(flow(velocity.astype(np.float32)), MODEL_GRID)
     displacement += _random_affine(rng, MODEL_GRID.points())
     atrophy = float(np.clip(0.2 + 0.6 * ageing + rng.normal(0, 0.12), 0, 1))
     return HeadShape(displacement, atrophy, draw_folding(rng))
@@ -98,15 +97,6 @@ def _ventricle_pull() -> np.ndarray:
     ventricles = np.where(depth > 20, np.clip(1 - gm - wm, 0, 1), 0)
     slope = np.stack(np.gradient(ndimage.gaussian_filter(ventricles, 1.0).astype(np.float32)))
     return slope / np.sqrt((slope**2).sum(0)).max()
-
-
-def _exponential(velocity: np.ndarray) -> np.ndarray:
-    """Displacement of the flow along a stationary velocity, by scaling and squaring."""
-    points = WARP_GRID.points()
-    displacement = velocity / np.float32(2**_SQUARINGS)
-    for _ in range(_SQUARINGS):
-        displacement = displacement + WARP_GRID.sample(displacement, points + displacement)
-    return displacement
 
 
 def _random_affine(rng: np.random.Generator, points: np.ndarray) -> np.ndarray:

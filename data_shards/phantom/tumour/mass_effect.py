@@ -7,9 +7,8 @@ it does not fold. It points away from the core and, less, from oedema; it vanish
 import numpy as np
 from scipy import ndimage
 
-from gliomoe.data_shards.phantom.grid import MODEL_GRID, WARP_GRID, smooth_step
+from gliomoe.data_shards.phantom.grid import MODEL_GRID, WARP_GRID, flow, smooth_step
 
-_SQUARINGS = 5
 _SPREAD_MM = 12.0
 """Over which displacement fades away from the tumour."""
 _OEDEMA = 0.25
@@ -38,13 +37,4 @@ def displace(core: np.ndarray, fluid: np.ndarray, depth: np.ndarray, strength: f
     slope *= np.float32(strength * radius) / np.sqrt((slope**2).sum(0)).max()
     slope *= smooth_step(depth, 0, _SKULL_MM)
     # The slope points inwards: along it lies where tissue came from.
-    return -WARP_GRID.resample(_flow(MODEL_GRID.resample(slope, WARP_GRID)), MODEL_GRID)
-
-
-def _flow(velocity: np.ndarray) -> np.ndarray:
-    """Displacement of the flow along a stationary velocity on the warp grid, for a unit of time."""
-    points = WARP_GRID.points()
-    moved = velocity / np.float32(2**_SQUARINGS)
-    for _ in range(_SQUARINGS):
-        moved = moved + WARP_GRID.sample(moved, points + moved)
-    return moved
+    return -WARP_GRID.resample(flow(MODEL_GRID.resample(slope, WARP_GRID)), MODEL_GRID)
