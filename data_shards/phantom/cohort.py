@@ -74,7 +74,6 @@ def write_subject(out: Path, config: CohortConfig, number: int) -> None:
             bids.write_labels(partial / "seg", name, config, images)
             labels = bids.segmentation_folder(out, name)
             labels.parent.mkdir(parents=True, exist_ok=True)
-            shutil.rmtree(labels, ignore_errors=True)  # of a subject that a kill left unfinished
             os.replace(partial / "seg", labels)
         bids.write_images(partial / "images", name, subject, images)
         os.replace(partial / "images", out / name)
