@@ -28,6 +28,8 @@ class StudySample:
     """[D, H, W] uint8, canonical labels (`gliomoe.data_shards.labels`), or None."""
     targets: dict[str, float] = field(default_factory=dict)
     """Case labels by task; a missing key or NaN means unknown."""
+    genes: Tensor | None = None
+    """[G, A] float32, assays A of the genes that a model asks for, NaN for unknown; or None."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,8 @@ class StudyBatch:
     """Task → [B] float, NaN for unknown."""
     keys: tuple[str, ...] = ()
     """Study keys, only for messages and result tables; B of them or none."""
+    genes: Tensor | None = None
+    """[B, G, A] float32, NaN for unknown, or None where no study of the batch has a gene table."""
 
     @property
     def studies(self) -> int:
@@ -68,6 +72,7 @@ class StudyBatch:
             spacing=move(self.spacing),
             seg=None if self.seg is None else move(self.seg),
             targets={task: move(values) for task, values in self.targets.items()},
+            genes=None if self.genes is None else move(self.genes),
         )
 
     def pin_memory(self) -> "StudyBatch":
@@ -113,4 +118,14 @@ def collate(samples: Sequence[StudySample]) -> StudyBatch:
             for task in tasks
         },
         keys=tuple(sample.key for sample in samples),
+        genes=_join_genes([sample.genes for sample in samples]),
     )
+
+
+def _join_genes(tables: Sequence[Tensor | None]) -> Tensor | None:
+    """Gene tables of some studies, all NaN for one that has none."""
+    known = [table for table in tables if table is not None]
+    if not known:
+        return None
+    unknown = torch.full_like(known[0], float("nan"))
+    return torch.stack([unknown if table is None else table for table in tables])

@@ -5,8 +5,11 @@ per token, C channels, D H W voxels.
 """
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from torch import Tensor
+
+Activation = Literal["softmax", "entmax15"]
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,9 @@ class Routing:
     study: Tensor
     """[N] int64, the study each token belongs to."""
     position: Tensor
-    """[N, 3] int64, patch index of each token along D, H, W; -1 for registers."""
+    """[N, 3] int64, index of each token along D, H, W; -1 for registers."""
+    patch_size: int
+    """Edge of a token in voxels; layers of one model may differ."""
 
 
 @dataclass(frozen=True)
@@ -54,3 +59,13 @@ class Predictions:
     markers: dict[str, Tensor]
     """Task → [B, classes] logits (one for a binary marker)."""
     features: Features
+    classes: Tensor | None = None
+    """[B, K, D, H, W] logits of exclusive classes, canonical label k in channel k, of systems that
+    segment by softmax; `seg` says the same as regions."""
+    deep: tuple[Tensor, ...] = ()
+    """[B, R, D/2^i, …] region logits of coarser levels, finest first, for deep supervision in
+    training; empty in evaluation."""
+    activation: Activation = "softmax"
+    """What makes probabilities of `markers`: `heads.activation.probabilities` takes it."""
+    maps: dict[str, Tensor] = field(default_factory=dict)
+    """Name → [B, n, d, h, w] attention in 0 to 1, for reports; empty in training."""

@@ -1,6 +1,6 @@
 """`Model`: an encoder with the heads of its tasks."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import nn
@@ -8,8 +8,7 @@ from torch import nn
 from gliomoe.models.encoders.encoder import Encoder
 from gliomoe.models.errors import ModelError
 from gliomoe.models.features import Predictions
-from gliomoe.models.heads.markers import MARKERS, MarkerHead
-from gliomoe.models.heads.segmentation import SegmentationHead
+from gliomoe.models.heads.markers import MARKERS
 from gliomoe.models.tissue import Batch
 
 TASKS = ("seg", *MARKERS)
@@ -17,31 +16,25 @@ TASKS = ("seg", *MARKERS)
 
 
 class Model(nn.Module):
-    """Encoder and heads.
+    """Encoder and heads; published systems whose heads share more than that override `forward`.
 
     Attributes:
         encoder: What pretraining trains.
         heads: By kind, `seg` and `markers`; empty without tasks.
         tasks: The tasks, in the order of `TASKS`.
         config: Name, tasks and settings, JSON-able; `create_model` rebuilds the model from it.
+        genes: Genes that `batch.genes` must hold, in its order; empty for models of images alone.
     """
 
-    def __init__(self, encoder: Encoder, tasks: Sequence[str], config: dict[str, Any]):
+    config: Mapping[str, Any]
+    genes: tuple[str, ...] = ()
+
+    def __init__(self, encoder: Encoder, heads: Mapping[str, nn.Module], tasks: Sequence[str]):
         super().__init__()
         self.encoder: Encoder = encoder
-        self.tasks = check_tasks(tasks)
-        self.config = {**config, "tasks": list(self.tasks)}
-        self.heads = nn.ModuleDict()
-        if "seg" in self.tasks:
-            self.heads["seg"] = SegmentationHead(encoder.channels)
-        if markers := [task for task in self.tasks if task in MARKERS]:
-            self.heads["markers"] = MarkerHead(
-                markers,
-                width=encoder.width,
-                detail=encoder.channels[0],
-                patch_size=encoder.patch_size,
-                gated="seg" in self.tasks,
-            )
+        self.heads = nn.ModuleDict(heads)
+        self.tasks = tuple(tasks)
+        self.config = {}
 
     def forward(self, batch: Batch) -> Predictions:
         """Predictions for all tasks of the model, from all tissue of the batch."""
@@ -51,8 +44,11 @@ class Model(nn.Module):
         return Predictions(seg=seg, markers=markers, features=features)
 
 
-def check_tasks(tasks: Sequence[str]) -> tuple[str, ...]:
-    """The tasks in the order of `TASKS`, each once; `ModelError` if one is unknown."""
-    if unknown := sorted(set(tasks) - set(TASKS)):
-        raise ModelError(f"unknown task {unknown[0]!r}; known: {', '.join(TASKS)}")
+def check_tasks(tasks: Sequence[str], name: str, known: Sequence[str]) -> tuple[str, ...]:
+    """The tasks in the order of `TASKS`, each once; `ModelError` if the model lacks one."""
+    for task in tasks:
+        if task not in TASKS:
+            raise ModelError(f"unknown task {task!r}; known: {', '.join(TASKS)}")
+        if task not in known:
+            raise ModelError(f"{name} has no task {task!r}; it has {', '.join(known)}")
     return tuple(task for task in TASKS if task in tasks)

@@ -1,12 +1,12 @@
-"""The models by name.
+"""The models by name: one line in `MODELS` registers one.
 
-A builder takes settings and returns the encoder and the settings in effect; one line in
-`ENCODERS` registers it.
+A builder takes the tasks and settings by keyword, and returns a `Model` whose `encoder.config` is
+the dataclass of all settings in effect.
 """
 
 import difflib
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any
@@ -14,23 +14,49 @@ from typing import Any
 from torch import nn
 
 from gliomoe.models.encoders import gliomoe
-from gliomoe.models.encoders.encoder import Encoder
 from gliomoe.models.errors import ModelError
-from gliomoe.models.model import Model
+from gliomoe.models.model import TASKS, Model, check_tasks
 from gliomoe.models.moe.layer import MixtureOfExperts
 
-ENCODERS: dict[str, Callable[..., Encoder]] = {
-    "gliomoe_tiny": partial(gliomoe.build, gliomoe.TINY),
-    "gliomoe_small": partial(gliomoe.build, gliomoe.SMALL),
-    "gliomoe_base": partial(gliomoe.build, gliomoe.BASE),
-    "gliomoe_large": partial(gliomoe.build, gliomoe.LARGE),
+
+@dataclass(frozen=True)
+class Entry:
+    """What the registry knows of a model."""
+
+    family: str
+    """Models of one family differ in settings alone."""
+    build: Callable[..., Model]
+    """`build(tasks, **settings)`."""
+    paper: str
+    """System and paper file, as the docstrings cite it."""
+    tasks: tuple[str, ...] = TASKS
+    """What it can be built for."""
+    published: Mapping[str, float] = field(default_factory=dict)
+    """The paper's own `parameters_total`, `parameters_active` and `flops`, where it gives them."""
+
+
+OURS = "GlioMoE"
+
+MODELS: dict[str, Entry] = {
+    "gliomoe_tiny": Entry("gliomoe", partial(gliomoe.build, gliomoe.TINY), OURS),
+    "gliomoe_small": Entry("gliomoe", partial(gliomoe.build, gliomoe.SMALL), OURS),
+    "gliomoe_base": Entry("gliomoe", partial(gliomoe.build, gliomoe.BASE), OURS),
+    "gliomoe_large": Entry("gliomoe", partial(gliomoe.build, gliomoe.LARGE), OURS),
 }
-"""Name → builder of an encoder, which takes settings by keyword and keeps them as `.config`."""
 
 
 def list_models(pattern: str = "*") -> list[str]:
     """Names of the models, in the order of the registry, that match a shell pattern."""
-    return [name for name in ENCODERS if fnmatchcase(name, pattern)]
+    return [name for name in MODELS if fnmatchcase(name, pattern)]
+
+
+def entry(name: str) -> Entry:
+    """What the registry knows of a model; `ModelError` with the nearest name if nothing."""
+    if name not in MODELS:
+        near = difflib.get_close_matches(name, MODELS, n=3)
+        hint = f"perhaps {' or '.join(near)}; " if near else ""
+        raise ModelError(f"unknown model {name!r}; {hint}known: {', '.join(MODELS)}")
+    return MODELS[name]
 
 
 def create_model(name: str, tasks: Sequence[str] = (), **overrides: Any) -> Model:
@@ -38,18 +64,17 @@ def create_model(name: str, tasks: Sequence[str] = (), **overrides: Any) -> Mode
 
     Args:
         name: As `list_models` gives it.
-        tasks: Of `gliomoe.models.model.TASKS`; none gives an encoder without heads.
-        **overrides: Settings of the encoder that differ from the preset.
+        tasks: Of the model's own; none gives an encoder without heads.
+        **overrides: Settings that differ from the preset.
 
     Raises:
         ModelError: If the name, a task or a setting is unknown, or settings exclude each other.
     """
-    if name not in ENCODERS:
-        near = difflib.get_close_matches(name, ENCODERS, n=1)
-        hint = f"perhaps {near[0]}; " if near else ""
-        raise ModelError(f"unknown model {name!r}; {hint}known: {', '.join(ENCODERS)}")
-    encoder = ENCODERS[name](**overrides)
-    return Model(encoder, tasks, {"name": name, "overrides": asdict(encoder.config)})
+    known = entry(name)
+    model = known.build(check_tasks(tasks, name, known.tasks), **overrides)
+    settings = asdict(model.encoder.config)
+    model.config = {"name": name, "overrides": settings, "tasks": list(model.tasks)}
+    return model
 
 
 def parameter_counts(model: nn.Module) -> tuple[int, int]:

@@ -26,6 +26,14 @@ class Batch(Protocol):
     def spacing(self) -> Tensor:
         """[B, 3] float, mm."""
 
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Study keys for messages, B of them or none."""
+
+    @property
+    def genes(self) -> Tensor | None:
+        """[B, G, A] float, NaN for unknown, or None."""
+
 
 def pad_to_multiple(voxels: Tensor, multiple: int) -> Tensor:
     """Zeros after the last voxel of each side until the sides are multiples.
@@ -36,6 +44,18 @@ def pad_to_multiple(voxels: Tensor, multiple: int) -> Tensor:
     """
     padding = [end for side in reversed(voxels.shape[-3:]) for end in (0, -side % multiple)]
     return F.pad(voxels, padding) if any(padding) else voxels
+
+
+def crop_level(level: Tensor, sides: tuple[int, ...], factor: int) -> Tensor:
+    """A map at 1 / factor of the resolution without what padding added.
+
+    Args:
+        level: [B, C, d, h, w].
+        sides: D, H, W before padding; ceil(side / factor) is left along each axis.
+        factor: A power of two.
+    """
+    d, h, w = (-(-side // factor) for side in sides)
+    return level[..., :d, :h, :w]
 
 
 def patches(voxels: Tensor, patch_size: int) -> Tensor:

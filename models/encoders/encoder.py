@@ -20,7 +20,9 @@ class Encoder(nn.Module):
     width: int
     """Channels of tokens and of `pooled`."""
     channels: tuple[int, ...]
-    """Channels of the pyramid, from full resolution to the token grid."""
+    """Channels of the pyramid, from full resolution to the coarsest level."""
+    sequences: tuple[str, ...] = ()
+    """Sequences that every study must have; none: any number of any."""
     dense_only: tuple[str, ...] = ()
     """Children that run only with `keep=None`; pretraining leaves them as they are."""
 

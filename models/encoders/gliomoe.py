@@ -5,7 +5,8 @@ block has a mixture of experts. With `keep=None` all tissue is encoded and a lig
 path adds the resolutions above the token grid; with `keep` that path does not run.
 """
 
-from dataclasses import dataclass, fields, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,11 +18,15 @@ from gliomoe.models.encoders.encoder import Encoder
 from gliomoe.models.errors import ModelError
 from gliomoe.models.features import Features, Routing
 from gliomoe.models.feed_forward import FeedForward
+from gliomoe.models.heads.standard import standard_heads
+from gliomoe.models.model import Model
 from gliomoe.models.moe.layer import MixtureOfExperts
 from gliomoe.models.moe.router import Decision
 from gliomoe.models.position import centres, rotary_angles
+from gliomoe.models.recompute import Recomputable
+from gliomoe.models.settings import changed
 from gliomoe.models.stem import PatchStem, known_sequence
-from gliomoe.models.tissue import Batch, pad_to_multiple, patches, tissue_positions
+from gliomoe.models.tissue import Batch, crop_level, pad_to_multiple, patches, tissue_positions
 
 MIDDLE = 0.5
 """Middle of the intensities of tissue, which are about 0 to 1: centred input trains faster."""
@@ -91,7 +96,7 @@ class Pack:
     """[N, 3] int64, -1 for registers."""
 
 
-class Block(nn.Module):
+class Block(Recomputable):
     """Attention and feed-forward layer or mixture, each added to its input."""
 
     def __init__(self, config: GlioMoEConfig, sparse: bool):
@@ -178,7 +183,7 @@ class GlioMoE(Encoder):
         if keep is None:
             maps = self.detail(voxels, sequence, batch.study, studies)
             maps.append(_scatter(x, kept))
-            pyramid = [_crop(level, sides, 2**i) for i, level in enumerate(maps)]
+            pyramid = [crop_level(level, sides, 2**i) for i, level in enumerate(maps)]
         pooled = torch.stack([part.sum(0) / max(len(part), 1) for part in x.split(counts)])
         return Features(pooled, x, study, position, pyramid, routing)
 
@@ -222,6 +227,7 @@ class GlioMoE(Encoder):
                         logits=decision.logits,
                         study=pack.study,
                         position=pack.position,
+                        patch_size=self.patch_size,
                     )
                 )
         return x, routing
@@ -244,12 +250,6 @@ def _scatter(tokens: Tensor, kept: Tensor) -> Tensor:
     return grid.permute(0, 4, 1, 2, 3)
 
 
-def _crop(level: Tensor, sides: torch.Size, factor: int) -> Tensor:
-    """A map without what padding added: ceil(side / factor) along each axis."""
-    d, h, w = (-(-side // factor) for side in sides)
-    return level[..., :d, :h, :w]
-
-
 TINY = GlioMoEConfig()
 SMALL = GlioMoEConfig(
     width=384, depth=12, heads=6, hidden=1024, expert_hidden=256, stem_hidden=128,
@@ -265,11 +265,7 @@ LARGE = GlioMoEConfig(
 )  # fmt: skip
 
 
-def build(preset: GlioMoEConfig, **settings: Any) -> GlioMoE:
-    """An encoder of a preset with some settings changed; `ModelError` if one is unknown."""
-    known = [field.name for field in fields(GlioMoEConfig)]
-    if unknown := sorted(set(settings) - set(known)):
-        raise ModelError(f"unknown setting {unknown[0]!r} of gliomoe; known: {', '.join(known)}")
-    if "detail_channels" in settings:  # JSON has lists only
-        settings["detail_channels"] = tuple(settings["detail_channels"])
-    return GlioMoE(replace(preset, **settings))
+def build(preset: GlioMoEConfig, tasks: Sequence[str], **settings: Any) -> Model:
+    """A model of a preset with some settings changed; `ModelError` if one is unknown."""
+    encoder = GlioMoE(changed("gliomoe", preset, settings))
+    return Model(encoder, standard_heads(encoder, tasks), tasks)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from gliomoe.models.features import Features
 from gliomoe.models.fusion import segment_softmax
-from gliomoe.models.heads.segmentation import REGIONS
+from gliomoe.models.heads.regions import REGIONS
 from gliomoe.models.tissue import pad_to_multiple
 
 MARKERS = {"idh": 1, "1p19q": 1, "tert": 1, "grade": 3}

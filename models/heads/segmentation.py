@@ -6,9 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gliomoe.models.convolution import ConvNormAct, ResidualBlock
-
-REGIONS = 3
-"""Enhancing tumour, tumour core, whole tumour: overlapping, one sigmoid each."""
+from gliomoe.models.heads.regions import REGIONS
 
 
 class SegmentationHead(nn.Module):

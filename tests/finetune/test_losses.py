@@ -90,6 +90,7 @@ def scene(seg_targets, idh, seg):
         logits=torch.zeros(6, 2),
         study=torch.zeros(6, dtype=torch.long),
         position=torch.zeros(6, 3, dtype=torch.long),
+        patch_size=8,
     )
     empty = torch.zeros(0, 3)
     features = Features(torch.zeros(2, 8), empty, empty[:, 0].long(), empty.long(), [], [routing])

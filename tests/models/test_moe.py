@@ -84,6 +84,7 @@ def routing(probabilities: torch.Tensor, top_k: int) -> Routing:
         logits=probabilities.log(),
         study=torch.zeros(tokens, dtype=torch.int64),
         position=torch.zeros(tokens, 3, dtype=torch.int64),
+        patch_size=8,
     )
 
 

@@ -1,0 +1,1 @@
+"""Named blocks of the published systems, one module each."""
