@@ -33,7 +33,7 @@ def count_flops(module: nn.Module, *inputs: Any) -> int:
     """FLOPs of `module(*inputs)`, gradients left out.
 
     Args:
-        module: On the meta device or any other; its parameters are not looked at.
+        module: On the meta device or the CPU; the values of its parameters are not looked at.
         *inputs: Real tensors on the CPU, or dataclasses of them.
 
     Raises:
@@ -41,8 +41,11 @@ def count_flops(module: nn.Module, *inputs: Any) -> int:
             operator that torch cannot trace.
     """
     trace = FakeTrace()
-    named = [*module.named_parameters(), *module.named_buffers()]
-    fakes = {name: trace.fake(tensor) for name, tensor in named}
+    fakes = {name: trace.fake(weight) for name, weight in module.named_parameters()}
+    for name, buffer in module.named_buffers():
+        # Edges of a graph and the like say where, not how much: they keep their data.
+        says_where = not (buffer.is_floating_point() or buffer.is_meta)
+        fakes[name] = buffer if says_where else trace.fake(buffer)
     counter = FlopCounterMode(display=False)
     try:
         # The mathematical form of attention: the same products on every machine, all counted.

@@ -162,3 +162,20 @@ def test_values_that_only_a_computation_tells_are_an_error():
     message = "Overwrites: its FLOPs cannot be counted without computing: .*nonzero"
     with pytest.raises(ModelError, match=message):
         count_flops(Overwrites(), torch.ones(9, 4))
+
+
+class Graph(nn.Module):
+    """Edges in a buffer decide how many rows take part."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+        self.register_buffer("edges", torch.tensor([[0, 1, 2, 2], [1, 0, 2, 0]]))
+
+    def forward(self, x):
+        loops = self.edges[0] == self.edges[1]
+        return self.linear(self.linear(x)[self.edges[0][~loops]])
+
+
+def test_buffers_that_say_where_keep_their_data():
+    assert count_flops(Graph(), torch.ones(9, 4)) == 2 * 4 * 4 * (9 + 3)

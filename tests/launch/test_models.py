@@ -23,6 +23,15 @@ def test_json_has_sizes_and_flops(capsys):
     assert row["flops"] > 2 * 16**3 * 1e6 and row["flops_size"] == 128
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", list_models())
+def test_flops_of_every_model_can_be_counted(name):
+    row = models.describe(name)
+    assert row["flops"] > 0 and row["paper"]
+    assert set(row["published"]) <= set(PUBLISHED)
+    json.dumps(row)
+
+
 def a_row(name="gliomoe_base", published=None, **more):
     return {
         "name": name,
