@@ -34,7 +34,7 @@ COMMANDS = {
     "evaluate": "measure a fine-tuned run on labelled cases, with error bars",
     "predict": "segment a case and give its markers, in its own space",
     "report": "write a run, its figures and a prediction as one HTML file",
-    "models": "list the models with their sizes",
+    "models": "list the models with their sizes, FLOPs and papers",
     "bench loader": "measure how fast crops are read, beside other libraries",
 }
 """Command → one line for the help. `shards build` lives in `commands/shards_build.py`."""

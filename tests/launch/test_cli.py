@@ -42,6 +42,6 @@ def test_wrong_calls_are_one_line(args, message, capsys):
 
 
 def test_a_reader_that_has_seen_enough_is_no_error():
-    command = f"{sys.executable} -m gliomoe models --json | true"
+    command = f"{sys.executable} -m gliomoe models gliomoe_tiny --json | true"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
     assert done.stderr == ""

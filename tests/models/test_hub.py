@@ -192,7 +192,7 @@ def test_models_command(capsys):
     rows = json.loads(capsys.readouterr().out)
     assert rows[0]["name"] == "gliomoe_tiny"
     assert rows[0]["parameters_active"] < rows[0]["parameters_total"] < 6_000_000
-    assert main(["models"]) == 0
+    assert main(["models", "gliomoe_l*"]) == 0
     assert "gliomoe_large" in capsys.readouterr().out
     assert main(["models", "resnet*"]) == 2
     assert "no model matches" in capsys.readouterr().err
