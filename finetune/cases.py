@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from torch import Tensor
+
 from gliomoe.data_shards.building.plan import BUILD
 from gliomoe.data_shards.errors import UsageError
 from gliomoe.data_shards.format.dataset import DATASET
@@ -31,6 +33,8 @@ class LabelledCase(Case):
     """Its position in the shard set."""
     looks: Seen
     """What it is known by."""
+    genes: Tensor | None = None
+    """[G, A] gene table, for models that take one."""
 
 
 def labelled_cases(

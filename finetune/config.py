@@ -23,6 +23,8 @@ class ArchConfig:
 
     patch_size: int | None = None
     """Side of a token in voxels; None: the model's own."""
+    set: tuple[str, ...] = ()
+    """Other settings of the model, as `experts=16 dlka=false`."""
     spacing: float | None = None
     """Voxel size in mm after preprocessing; None: the checkpoint's, 1 mm from scratch."""
 
@@ -115,6 +117,8 @@ class FinetuneConfig:
     """Folds to run, counted from 0; empty: all. The same command with others adds them."""
     tasks: tuple[Task, ...] = TASKS
     """What to learn, jointly."""
+    genes: Path | None = None
+    """TSV with the cases' genes, for models that take them (mdl_ca)."""
     freeze: Literal["none", "encoder"] = "none"
     """What keeps its weights."""
     splits: Path | None = None

@@ -31,14 +31,14 @@ def read_case(shards: ShardSet, case: LabelledCase) -> StudySample:
 
 
 def _with_labels(sample: StudySample, case: LabelledCase) -> StudySample:
-    """A sample with targets, and with an empty mask where there is none, so that all can batch.
+    """A sample with targets and genes, and an empty mask where there is none, so that all batch.
 
     `targets["seg"]` is NaN where the mask is missing; nothing looks at the mask then.
     """
     seg, known = sample.seg, 1.0
     if seg is None:
         seg, known = torch.zeros(sample.voxels.shape[1:], dtype=torch.uint8), math.nan
-    return replace(sample, seg=seg, targets={**case.targets, "seg": known})
+    return replace(sample, seg=seg, targets={**case.targets, "seg": known}, genes=case.genes)
 
 
 class CropDataset(Dataset[StudySample]):

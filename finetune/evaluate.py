@@ -33,6 +33,7 @@ from gliomoe.data_shards.reading.indexed import ShardSet
 from gliomoe.finetune.cases import LabelledCase, carried_tasks, labelled_cases, refuse_leakage
 from gliomoe.finetune.dataset import read_case
 from gliomoe.finetune.inference import predict_study
+from gliomoe.finetune.inputs import with_inputs
 from gliomoe.finetune.label_table import read_label_table
 from gliomoe.finetune.losses import GRADES
 from gliomoe.finetune.metrics.intervals import bootstrap_mean, delong_test, paired_bootstrap
@@ -67,6 +68,8 @@ class EvaluateConfig:
     """Folder for metrics.json and cases.csv."""
     labels: Path | None = None
     """CSV or TSV with the cases' labels; without it those that the data carry themselves."""
+    genes: Path | None = None
+    """TSV with the cases' genes, for models that take them (mdl_ca)."""
     against: Path | None = None
     """A second run, compared case by case."""
     cache: Path | None = None
@@ -117,7 +120,7 @@ def evaluate(config: EvaluateConfig, provenance: dict[str, Any]) -> dict[str, An
     for each in (run, other):
         if each is not None and not config.allow_leakage:
             refuse_leakage(cases, each.seen(), str(each.path))
-    results = predict_cases(run, shards, cases, config.device)
+    results = predict_cases(run, shards, cases, config.device, config.genes)
     metrics = {
         "format": FORMAT,
         "run": str(run.path),
@@ -130,7 +133,7 @@ def evaluate(config: EvaluateConfig, provenance: dict[str, Any]) -> dict[str, An
         **figures(results, run.thresholds),
     }
     if other is not None:
-        theirs = predict_cases(other, shards, cases, config.device)
+        theirs = predict_cases(other, shards, cases, config.device, config.genes)
         metrics["against"] = {"run": str(other.path), **compare(results, theirs)}
     metrics["provenance"] = provenance
     write_cases(config.out / "cases.csv", results)
@@ -139,10 +142,15 @@ def evaluate(config: EvaluateConfig, provenance: dict[str, Any]) -> dict[str, An
 
 
 def predict_cases(
-    run: FinetunedRun, shards: ShardSet, cases: Sequence[LabelledCase], device: str
+    run: FinetunedRun,
+    shards: ShardSet,
+    cases: Sequence[LabelledCase],
+    device: str,
+    genes: Path | None = None,
 ) -> list[CaseResult]:
-    """Predict and measure every case."""
+    """Predict and measure every case; `genes` is a gene table for models that take one."""
     models = run.models(pick_device(device))
+    cases = with_inputs(models[0], shards, cases, genes if models[0].genes else None)
     results = []
     for case in tqdm(cases, desc=run.path.name, unit="case", disable=None):
         sample = read_case(shards, case)

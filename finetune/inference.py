@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from gliomoe.data_shards.batch import StudyBatch, StudySample
 from gliomoe.data_shards.labels import REGIONS
 from gliomoe.finetune.precision import Precision, autocast
+from gliomoe.models.features import Activation
+from gliomoe.models.heads.activation import probabilities
 
 
 @dataclass(frozen=True)
@@ -59,9 +61,9 @@ def predict_study(
         raise ValueError(f"study {sample.key}: no voxel differs from the background")
     regions, markers = [], []
     for model in models:
-        seg, probabilities = _predict_one(model, sample, config)
+        seg, told = _predict_one(model, sample, config)
         regions.append(seg)
-        markers.append(probabilities)
+        markers.append(told)
     means = {task: torch.stack([m[task] for m in markers]).mean(0) for task in markers[0]}
     found = [seg for seg in regions if seg is not None]
     if not found:
@@ -110,6 +112,7 @@ class _Windows:
     def __init__(self, model: nn.Module, sample: StudySample, precision: Precision) -> None:
         self.model, self.sample, self.precision = model, sample, precision
         self.segments = False
+        self._activation: Activation = "softmax"
         self._logits: dict[str, list[Tensor]] = {}
         self._weights: list[Tensor] = []
 
@@ -135,6 +138,7 @@ class _Windows:
             out[tissue] = predictions.seg.float().sigmoid()
             weight = out[tissue, -1].flatten(1).sum(1) + 1e-6
         self._weights.append(weight)
+        self._activation = predictions.activation
         for task, logits in predictions.markers.items():
             self._logits.setdefault(task, []).append(logits.float())
         return out
@@ -145,7 +149,7 @@ class _Windows:
         share = share / share.sum()
         means = {task: share @ torch.cat(logits) for task, logits in self._logits.items()}
         return {
-            task: (mean.sigmoid() if len(mean) == 1 else mean.softmax(0)).cpu()
+            task: probabilities(mean[None], self._activation)[0].cpu()
             for task, mean in means.items()
         }
 
@@ -153,10 +157,12 @@ class _Windows:
         """Windows as the studies of a batch."""
         count, volumes = windows.shape[:2]
         studies = torch.arange(count, device=windows.device)
+        genes = self.sample.genes
         return StudyBatch(
             voxels=windows.reshape(count * volumes, 1, *windows.shape[2:]),
             sequence=self.sample.sequence.to(windows.device).repeat(count),
             study=studies.repeat_interleave(volumes),
             spacing=self.sample.spacing.to(windows.device).expand(count, 3),
             keys=(self.sample.key,) * count,
+            genes=None if genes is None else genes.to(windows.device).expand(count, -1, -1),
         )

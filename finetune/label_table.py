@@ -155,9 +155,9 @@ def match_cases(
     """
     keys_of: dict[str, list[str]] = {}
     for key, subject in cases.items():
-        for name in {_case(key), _case(subject)}:
+        for name in {case_name(key), case_name(subject)}:
             keys_of.setdefault(name, []).append(key)
-    if unknown := [name for name in table if _case(name) not in keys_of]:
+    if unknown := [name for name in table if case_name(name) not in keys_of]:
         shown = ", ".join(unknown[:5]) + (" …" if len(unknown) > 5 else "")
         raise UsageError(
             f"{path}: {len(unknown)} of {len(table)} cases are not in the data: {shown}; "
@@ -165,7 +165,7 @@ def match_cases(
         )
     matched: dict[str, dict[str, float]] = {}
     for name, targets in table.items():
-        for key in keys_of[_case(name)]:
+        for key in keys_of[case_name(name)]:
             matched[key] = _merge(matched.get(key, {}), targets, f"{path}, case {name}")
     return matched
 
@@ -203,6 +203,6 @@ def known_counts(targets: Iterable[Mapping[str, float]], task: str) -> dict[floa
     return {value: known.count(value) for value in known}
 
 
-def _case(name: str) -> str:
-    """A case's name as it is compared."""
+def case_name(name: str) -> str:
+    """A case's name as it is compared: lower case, dashes, without the prefix `sub-`."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-").removeprefix("sub-")

@@ -1,7 +1,8 @@
 """What fine-tuning minimises: segmentation, markers and routing, unknown labels masked.
 
-L = Dice + δ · BCE + markers + γ · routing (MAGPIE eq. 10–12, with overlapping regions instead of
-classes, therefore binary cross-entropy). All of it in float32, whatever the network ran in.
+L = Dice + δ · CE + markers + γ · routing (MAGPIE eq. 10–12). Dice is of overlapping regions; the
+cross-entropy is binary for them, or over the classes of systems that segment by softmax. Coarser
+outputs count half as much with each level. All of it in float32, whatever the network ran in.
 Shapes: B studies, R regions, D H W voxels, C classes.
 """
 
@@ -13,8 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gliomoe.data_shards.batch import StudyBatch
+from gliomoe.data_shards.errors import UsageError
 from gliomoe.data_shards.labels import to_regions
-from gliomoe.models.features import Predictions
+from gliomoe.models.features import Activation, Predictions
+from gliomoe.models.heads.activation import class_logits, entmax_package
 from gliomoe.models.moe.balance import routing_loss
 
 GRADES = (2.0, 3.0, 4.0)
@@ -50,27 +53,86 @@ def dice_loss(probability: Tensor, truth: Tensor, epsilon: float = 1e-5) -> Tens
     return 1 - (overlap / (size + epsilon)).mean()
 
 
+def class_loss(logits: Tensor, seg: Tensor) -> Tensor:
+    """Cross-entropy over exclusive classes.
+
+    Args:
+        logits: [B, K, D, H, W], canonical label k in channel k.
+        seg: [B, D, H, W] canonical labels.
+
+    Raises:
+        UsageError: If there is a label that the head has no class for.
+    """
+    highest = int(seg.max())
+    if highest >= logits.shape[1]:
+        raise UsageError(
+            f"a segmentation has label {highest}, the model tells 0 to {logits.shape[1] - 1} "
+            "apart; leave such cases out, or take a model with more classes, as mgmt_net"
+        )
+    return F.cross_entropy(logits.float(), seg.long())
+
+
+def segmentation_losses(
+    predictions: Predictions, seg: Tensor, labelled: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Dice loss and cross-entropy of the studies with a segmentation, over all levels.
+
+    Args:
+        predictions: With `seg`, and with `deep` or `classes` where the model has them.
+        seg: [B, D, H, W] canonical labels.
+        labelled: [B] bool.
+
+    Returns:
+        Two scalars, averaged over levels with weights 1, 1/2, 1/4, … of the finest.
+    """
+    assert predictions.seg is not None
+    seg = seg[labelled]
+    truth = to_regions(seg).float()
+    overlaps, entropies, weights = [], [], []
+    for level, output in enumerate((predictions.seg, *predictions.deep)):
+        logits = output[labelled].float()
+        wanted = F.interpolate(truth, logits.shape[2:]) if level else truth
+        overlaps.append(dice_loss(logits.sigmoid(), wanted))
+        if level == 0 and predictions.classes is not None:
+            entropies.append(class_loss(predictions.classes[labelled], seg))
+        else:
+            entropies.append(F.binary_cross_entropy_with_logits(logits, wanted))
+        weights.append(0.5**level)
+    share = truth.new_tensor(weights) / sum(weights)
+    return share @ torch.stack(overlaps), share @ torch.stack(entropies)
+
+
 def marker_loss(
-    logits: Tensor, targets: Tensor, class_weights: Tensor | None = None, smoothing: float = 0.0
+    logits: Tensor,
+    targets: Tensor,
+    class_weights: Tensor | None = None,
+    smoothing: float = 0.0,
+    activation: Activation = "softmax",
 ) -> Tensor:
-    """Weighted cross-entropy over the studies whose label is known; 0 if none is.
+    """Weighted loss over the studies whose label is known; 0 if none is.
 
     Args:
         logits: [B, 1] for a binary marker, [B, 3] for the grade.
         targets: [B], 0 or 1, or a WHO grade; NaN is unknown.
         class_weights: [2] or [3], None for equal weights.
-        smoothing: Label smoothing towards the uniform distribution.
+        smoothing: Label smoothing towards the uniform distribution, of the cross-entropy.
+        activation: `softmax`: cross-entropy; `entmax15`: the loss of Peters et al. 2019, which
+            is the one whose gradient is probability minus truth for it.
     """
     known = ~torch.isnan(targets)
     logits, targets = logits[known].float(), targets[known]
     if not len(targets):
         return logits.sum()
     if logits.shape[1] == 1:
-        logits = torch.cat([torch.zeros_like(logits), logits], dim=1)
         classes = targets.long()
     else:
         classes = torch.bucketize(targets, targets.new_tensor(GRADES))
-    return F.cross_entropy(logits, classes, class_weights, label_smoothing=smoothing)
+    logits = class_logits(logits)
+    if activation == "softmax":
+        return F.cross_entropy(logits, classes, class_weights, label_smoothing=smoothing)
+    each = entmax_package().entmax15_loss(logits, classes)
+    weights = torch.ones_like(each) if class_weights is None else class_weights[classes]
+    return (each * weights).sum() / weights.sum()
 
 
 def prevalence_weights(counts: Mapping[float, int], task: str) -> Tensor:
@@ -116,16 +178,15 @@ def losses(
     labelled = ~torch.isnan(batch.targets["seg"])
     total = predictions.features.pooled.new_zeros((), dtype=torch.float32)
     if predictions.seg is not None and labelled.any() and batch.seg is not None:
-        logits = predictions.seg[labelled].float()
-        regions = to_regions(batch.seg[labelled])
-        parts["dice"] = dice_loss(logits.sigmoid(), regions)
-        parts["ce"] = F.binary_cross_entropy_with_logits(logits, regions.float())
+        parts["dice"], parts["ce"] = segmentation_losses(predictions, batch.seg, labelled)
         total = total + parts["dice"] + config.cross_entropy * parts["ce"]
     told = _shows_tumour(batch, labelled)
     for task, logits in predictions.markers.items():
         targets = batch.targets[task].masked_fill(~told, float("nan"))
         weights = class_weights[task].to(logits.device)
-        parts[task] = marker_loss(logits, targets, weights, config.label_smoothing)
+        parts[task] = marker_loss(
+            logits, targets, weights, config.label_smoothing, predictions.activation
+        )
         total = total + config.markers / len(predictions.markers) * parts[task]
     if predictions.features.routing:
         parts["routing"] = routing_loss(predictions.features.routing)

@@ -1,14 +1,19 @@
 """A fine-tuned ensemble ready for raw cases."""
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from torch import Tensor
+
+from gliomoe.data_shards.errors import DataError
 from gliomoe.data_shards.preprocess import PreprocessConfig
 from gliomoe.data_shards.reading.sample import to_sample
 from gliomoe.data_shards.sequences import SEQUENCES
 from gliomoe.data_shards.study import Study
 from gliomoe.finetune.inference import InferenceConfig, StudyPrediction, predict_study
+from gliomoe.finetune.inputs import gene_tables, genes_of, missing_sequences
 from gliomoe.finetune.precision import pick_device
 from gliomoe.finetune.run import FinetunedRun
 from gliomoe.models.checkpoint import read_config
@@ -33,13 +38,20 @@ class Predictor:
     inference: InferenceConfig
     thresholds: dict[str, float | None]
     """Binary marker → decision threshold from validation; None where there is none."""
+    genes: Mapping[str, Tensor]
+    """Case name → gene table [G, A]; empty for models of images alone."""
 
     @classmethod
-    def open(cls, source: Path, device: str = "auto") -> "Predictor":
+    def open(cls, source: Path, device: str = "auto", genes: Path | None = None) -> "Predictor":
         """Load a fine-tuned run's folder (the ensemble of its folds) or one checkpoint folder.
 
+        Args:
+            source: The folder.
+            device: `auto`: the GPU if there is one.
+            genes: Gene table of the cases, for models that take one.
+
         Raises:
-            UsageError: If it is neither, or an encoder without heads.
+            UsageError: If it is neither, or an encoder without heads, or the gene table is missing.
             CheckpointError: If a checkpoint is damaged or its tensors do not fit.
         """
         run = FinetunedRun.open(source)
@@ -47,17 +59,29 @@ class Predictor:
         hashes = [config["files"][WEIGHTS]["sha256"] for config in configs]
         trained_on = {name for config in configs for name in config["sequences"]}
         joint = hashlib.sha256("".join(hashes).encode()).hexdigest()
+        models = tuple(run.models(pick_device(device)))
         return cls(
             source=source,
             name=configs[0]["model"]["name"],
-            models=tuple(run.models(pick_device(device))),
+            models=models,
             sha256=hashes[0] if len(hashes) == 1 else joint,
             sequences=tuple(sorted(trained_on, key=SEQUENCES.index)),
             preprocess=PreprocessConfig.from_json(run.preprocessing),
             inference=run.inference,
             thresholds=run.thresholds,
+            genes=gene_tables(models[0], genes),
         )
 
     def __call__(self, study: Study) -> StudyPrediction:
-        """Predict a preprocessed study, on its own grid."""
-        return predict_study(self.models, to_sample(study), self.inference)
+        """Predict a preprocessed study, on its own grid.
+
+        Raises:
+            DataError: If the study lacks a sequence that the model needs.
+        """
+        model, sample = self.models[0], to_sample(study)
+        if missing := missing_sequences(model, list(study.volumes)):
+            needed = ", ".join(model.encoder.sequences)
+            raise DataError(f"lacks {', '.join(missing)}; {self.name} needs {needed}")
+        if model.genes:
+            sample = replace(sample, genes=genes_of(study.subject, model, self.genes))
+        return predict_study(self.models, sample, self.inference)

@@ -28,6 +28,7 @@ from gliomoe.finetune.cases import (
 )
 from gliomoe.finetune.config import SCRATCH, FinetuneConfig
 from gliomoe.finetune.dataset import CropDataset, read_case
+from gliomoe.finetune.inputs import with_inputs
 from gliomoe.finetune.label_table import read_label_table
 from gliomoe.finetune.loop import FoldData, train_fold
 from gliomoe.finetune.losses import prevalence_weights
@@ -48,6 +49,7 @@ from gliomoe.models.checkpoint import (
 from gliomoe.models.hub import fetch
 from gliomoe.models.model import Model
 from gliomoe.models.registry import create_model
+from gliomoe.models.settings import parse_settings
 
 log = logging.getLogger(__name__)
 
@@ -101,6 +103,7 @@ def prepare(config: FinetuneConfig) -> Prepared:
         BuildConfig(keep_ids=True, preprocess=PreprocessConfig.from_json(preprocessing)),
     )
     cases = labelled_cases(shards, config.labels, config.tasks)
+    cases = with_inputs(model, shards, cases, config.genes)
     if checkpoint is not None and not config.allow_leakage:
         refuse_leakage(cases, Seen.read(checkpoint / FINGERPRINTS), config.from_)
     written = config.out / SPLITS
@@ -244,7 +247,9 @@ def _architecture(
     config: FinetuneConfig, checkpoint: Path | None
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Name and overrides of the model, and the preprocessing of its input."""
-    wanted = {} if config.arch.patch_size is None else {"patch_size": config.arch.patch_size}
+    wanted = parse_settings(config.arch.set)
+    if config.arch.patch_size is not None:
+        wanted["patch_size"] = config.arch.patch_size
     spacing = config.arch.spacing
     if checkpoint is None:
         preprocess = PreprocessConfig(spacing=1.0 if spacing is None else spacing)
@@ -252,7 +257,7 @@ def _architecture(
     described = read_config(checkpoint)
     name, overrides = described["model"]["name"], described["model"]["overrides"]
     own = {"model": name, "arch.spacing": described["preprocessing"]["spacing"]}
-    own |= {f"arch.{key}": overrides[key] for key in wanted}
+    own |= {f"arch.{key}": overrides.get(key) for key in wanted}
     asked = {"model": config.model, "arch.spacing": spacing}
     asked |= {f"arch.{key}": value for key, value in wanted.items()}
     for key, value in asked.items():

@@ -185,7 +185,7 @@ def load_checkpoint(folder: Path) -> Model:
     config, tensors = _read(folder)
     with torch.device("meta"):  # draws no random numbers, takes no time
         model = _rebuild(config, folder)
-    report = _match(model, tensors, folder, allow_partial=False)
+    report = _match(model, tensors, folder, config["model"]["name"])
     if report.left_out:
         raise CheckpointError(f"{folder}: has tensors without a place: {_some(report.left_out)}")
     model.load_state_dict(tensors, assign=True)
@@ -212,7 +212,7 @@ def load_encoder(model: Model, folder: Path, allow_partial: bool = False) -> Loa
     """
     config, tensors = _read(folder)
     own = {n.removeprefix("encoder."): t for n, t in tensors.items() if n.startswith("encoder.")}
-    fit = _match(model.encoder, own, folder, allow_partial)
+    fit = _match(model.encoder, own, folder, config["model"]["name"], allow_partial)
     model.encoder.load_state_dict({name: own[name] for name in fit.loaded}, strict=False)
     share_other(model.encoder, config["sequences"])
     loaded = tuple(f"encoder.{name}" for name in fit.loaded)
@@ -251,22 +251,27 @@ def _rebuild(config: Mapping[str, Any], folder: Path) -> Model:
 
 
 def _match(
-    module: nn.Module, tensors: Mapping[str, Tensor], folder: Path, allow_partial: bool
+    module: nn.Module,
+    tensors: Mapping[str, Tensor],
+    folder: Path,
+    stored: str,
+    allow_partial: bool = False,
 ) -> LoadReport:
-    """Which tensors fit a module by name and shape."""
+    """Which tensors fit a module by name and shape; `stored` names the checkpoint's model."""
     wanted = module.state_dict()
     missing = [name for name in wanted if name not in tensors]
     misfits = [n for n, t in wanted.items() if n in tensors and t.shape != tensors[n].shape]
-    if not allow_partial and missing:
-        raise CheckpointError(f"{folder}: tensors are missing: {_some(missing)}")
-    if not allow_partial and misfits:
-        name = misfits[0]
-        shapes = f"{list(tensors[name].shape)}, the model needs {list(wanted[name].shape)}"
-        raise CheckpointError(
-            f"{folder}: {len(misfits)} tensors do not fit the model: {name} is {shapes}; "
-            "build the model with the checkpoint's settings"
-        )
     absent = {*missing, *misfits}
+    if absent and not allow_partial:
+        reasons = [f"tensors are missing: {_some(missing)}"] if missing else []
+        if misfits:
+            name = misfits[0]
+            shapes = f"{list(tensors[name].shape)}, the model needs {list(wanted[name].shape)}"
+            reasons.append(f"{len(misfits)} do not fit the model: {name} is {shapes}")
+        raise CheckpointError(
+            f"{folder}: {len(wanted) - len(absent)} of the model's {len(wanted)} tensors fit "
+            f"{stored}; {'; '.join(reasons)}; build the model with the checkpoint's own settings"
+        )
     loaded = tuple(name for name in wanted if name not in absent)
     left_out = tuple(name for name in tensors if name not in wanted or name in absent)
     return LoadReport(loaded, tuple(name for name in wanted if name in absent), left_out)

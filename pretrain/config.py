@@ -6,12 +6,13 @@ same on one process and on a thousand.
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from gliomoe.data_shards.augment import AugmentConfig
 from gliomoe.data_shards.errors import UsageError
 from gliomoe.data_shards.reading.reader import OrderConfig
 from gliomoe.data_shards.storage.config import StorageConfig
+from gliomoe.models.settings import parse_settings
 
 
 @dataclass(frozen=True)
@@ -53,16 +54,19 @@ class ModelConfig:
     """Side of a token's patch, voxels; the model's own if not given."""
     experts: int | None = None
     """Experts of each mixture; the model's own if not given, 1 for a dense model."""
+    set: tuple[str, ...] = ()
+    """Other settings of the model, as `top_k=1 dlka=false`."""
     decoder_width: int = 128
     """Width of the decoder's blocks."""
     decoder_depth: int = 2
     """Number of the decoder's blocks."""
 
     @property
-    def overrides(self) -> dict[str, int]:
+    def overrides(self) -> dict[str, Any]:
         """Arguments of `create_model` that differ from the model's own."""
         given = {"patch_size": self.patch_size, "experts": self.experts}
-        return {key: value for key, value in given.items() if value is not None}
+        named = {key: value for key, value in given.items() if value is not None}
+        return {**parse_settings(self.set), **named}
 
 
 @dataclass(frozen=True)

@@ -133,8 +133,13 @@ def prepare_encoder(encoder: Encoder, config: PretrainConfig) -> Encoder:
     """The encoder, with the parts frozen that run only when all of an image is encoded.
 
     Raises:
-        UsageError: If the views do not fit its patches.
+        UsageError: If the views do not fit its patches, or lack sequences that it needs.
     """
+    if encoder.sequences and config.views.hide:
+        raise UsageError(
+            f"{config.model.name} needs {', '.join(encoder.sequences)} in every view: give "
+            "--views.hide False and studies that have them, or take a gliomoe or magpie model"
+        )
     if config.views.size % encoder.stride:
         raise UsageError(
             f"views.size ({config.views.size}) must be a multiple of {encoder.stride}, "

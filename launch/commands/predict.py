@@ -26,6 +26,8 @@ class Options:
     """Folder for the results."""
     written: Annotated[PredictConfig, tyro.conf.arg(name="")] = field(default_factory=PredictConfig)
     """What is written."""
+    genes: Path | None = None
+    """TSV with the cases' genes, for models that take them (mdl_ca)."""
     device: str = "auto"
     """`auto`: the GPU if there is one."""
     json: bool = False
@@ -35,7 +37,7 @@ class Options:
 def run(options: Options) -> int:
     """Predict; 1 if a case failed."""
     cases = find_cases(options.input)
-    predictor = Predictor.open(options.model, options.device)
+    predictor = Predictor.open(options.model, options.device, options.genes)
     report = predict_cases(predictor, cases, options.out, options.written)
     for name, reason in report.failed.items():
         print(f"gliomoe predict: {name}: {reason}", file=sys.stderr)

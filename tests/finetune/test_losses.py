@@ -5,14 +5,19 @@ import torch
 import torch.nn.functional as F
 
 from gliomoe.data_shards.batch import StudyBatch
+from gliomoe.data_shards.errors import UsageError
+from gliomoe.data_shards.labels import to_regions
 from gliomoe.finetune.losses import (
     LossConfig,
+    class_loss,
     dice_loss,
     losses,
     marker_loss,
     prevalence_weights,
+    segmentation_losses,
 )
 from gliomoe.models.features import Features, Predictions, Routing
+from gliomoe.models.heads.activation import probabilities
 
 NAN = float("nan")
 
@@ -117,3 +122,56 @@ def test_crops_without_tumour_say_nothing_about_markers():
     batch, predictions, _, marker = scene([1.0, 1.0], [1.0, 1.0], seg)
     losses(predictions, batch, LossConfig(), {"idh": torch.ones(2)})["total"].backward()
     assert marker.grad[0] == 0 and marker.grad[1] != 0
+
+
+def prediction(seg, **more):
+    empty = torch.zeros(0, 3)
+    features = Features(torch.zeros(2, 8), empty, empty[:, 0].long(), empty.long())
+    return Predictions(seg, {}, features, **more)
+
+
+def test_classes_have_a_cross_entropy_of_classes():
+    torch.manual_seed(0)
+    classes, seg = torch.randn(2, 5, 4, 4, 4), torch.randint(0, 5, (2, 4, 4, 4))
+    regions = torch.randn(2, 3, 4, 4, 4)
+    labelled = torch.tensor([False, True])
+    overlap, entropy = segmentation_losses(prediction(regions, classes=classes), seg, labelled)
+    assert entropy.item() == pytest.approx(F.cross_entropy(classes[1:], seg[1:]).item())
+    wanted = dice_loss(regions[1:].sigmoid(), to_regions(seg[1:]))
+    assert overlap.item() == pytest.approx(wanted.item())
+
+
+def test_a_label_without_a_class_is_refused():
+    seg = torch.zeros(1, 4, 4, 4, dtype=torch.uint8)
+    seg[0, 0, 0, 0] = 4
+    with pytest.raises(UsageError, match="label 4, the model tells 0 to 3 apart"):
+        class_loss(torch.zeros(1, 4, 4, 4, 4), seg)
+
+
+def test_coarser_outputs_count_half_as_much_with_each_level():
+    torch.manual_seed(0)
+    seg = torch.randint(0, 4, (2, 4, 4, 4)).repeat_interleave(4, 1)
+    seg = seg.repeat_interleave(4, 2).repeat_interleave(4, 3)  # blocks of 4³ survive two halvings
+    outputs = [torch.randn(2, 3, side, side, side) for side in (16, 8, 4)]
+    everyone = torch.tensor([True, True])
+    overlap, entropy = segmentation_losses(
+        prediction(outputs[0], deep=tuple(outputs[1:])), seg, everyone
+    )
+    wanted = torch.zeros(2)
+    for level, output in enumerate(outputs):
+        truth = to_regions(seg[:, :: 2**level, :: 2**level, :: 2**level]).float()
+        both = [
+            dice_loss(output.sigmoid(), truth),
+            F.binary_cross_entropy_with_logits(output, truth),
+        ]
+        wanted += torch.stack(both) * 0.5**level / 1.75
+    torch.testing.assert_close(torch.stack([overlap, entropy]), wanted)
+
+
+def test_entmax_loss_pulls_by_probability_minus_truth():
+    logits = torch.tensor([[1.0, 0.2, -3.0], [0.0, 0.5, 0.3]], requires_grad=True)
+    weights = torch.tensor([1.0, 2.0, 1.0])
+    marker_loss(logits, torch.tensor([2.0, 3.0]), weights, activation="entmax15").backward()
+    shares = probabilities(logits.detach(), "entmax15")
+    truth = torch.eye(3)[[0, 1]]
+    torch.testing.assert_close(logits.grad, (shares - truth) * torch.tensor([[1.0], [2.0]]) / 3)

@@ -200,7 +200,12 @@ def test_encoder_is_taken_over_and_heads_are_new(folder, model, make_tiny, caplo
 
 def test_an_encoder_that_does_not_fit(folder, make_tiny):
     other = make_tiny(width=36, heads=3)
-    assert "do not fit the model" in refused(lambda: load_encoder(other, folder))
+    message = refused(lambda: load_encoder(other, folder))
+    whole, same = len(other.encoder.state_dict()), 0
+    for name, tensor in make_tiny().encoder.state_dict().items():
+        same += tensor.shape == other.encoder.state_dict()[name].shape
+    assert f"{same} of the model's {whole} tensors fit gliomoe_tiny; " in message
+    assert f"{whole - same} do not fit the model: registers is [4, 24]" in message
     report = load_encoder(other, folder, allow_partial=True)
     assert "blocks.0.attention.qkv.weight" in " ".join(report.new)
     assert set(report.left_out) & set(report.new)

@@ -1,11 +1,15 @@
 """Every family learns: two phantoms by heart, compiled as well as not."""
 
+from contextlib import nullcontext
+from dataclasses import replace
 from itertools import count
+from pathlib import Path
 
 import pytest
 import torch
 
 from gliomoe.data_shards.batch import StudyBatch, StudySample, collate
+from gliomoe.data_shards.errors import UsageError
 from gliomoe.data_shards.labels import to_canonical, to_regions
 from gliomoe.data_shards.phantom.config import CohortConfig
 from gliomoe.data_shards.phantom.subject import Subject, draw_subject, render
@@ -13,6 +17,19 @@ from gliomoe.finetune.losses import GRADES, LossConfig, losses
 from gliomoe.finetune.metrics.segmentation import dice
 from gliomoe.models.features import Predictions
 from gliomoe.models.heads.activation import class_logits
+from gliomoe.models.tissue import tissue_positions
+from gliomoe.pretrain.config import (
+    DataConfig,
+    MaskConfig,
+    ModelConfig,
+    PretrainConfig,
+    RunConfig,
+    ViewConfig,
+)
+from gliomoe.pretrain.masking import apply_scores
+from gliomoe.pretrain.objectives.mae_contrast import MaskedContrast
+from gliomoe.pretrain.train import prepare_encoder
+from gliomoe.pretrain.views import Views
 
 
 def close(a: torch.Tensor, b: torch.Tensor) -> None:
@@ -107,6 +124,24 @@ def test_two_phantoms_are_learned_by_heart(case, two_phantoms):
             if learned:
                 break
             assert step < MOST_STEPS, f"after {step} steps: {found}"
+
+
+def test_masked_pretraining_trains_the_encoder(case):
+    encoder, batch = case.bare.encoder.train(), case.batch(sides=(32, 32, 32))
+    batch.voxels.requires_grad_()
+    model = ModelConfig(case.name, decoder_width=64, decoder_depth=1)
+    config = PretrainConfig(DataConfig(("nowhere",)), RunConfig(Path("nowhere")), model)
+    with pytest.raises(UsageError, match="hide False") if encoder.sequences else nullcontext():
+        prepare_encoder(encoder, config)
+    config = replace(config, views=ViewConfig(size=32, shift=0, hide=False))
+    objective = MaskedContrast(prepare_encoder(encoder, config), config)
+    tissue = tissue_positions(batch, encoder.patch_size)
+    scores = torch.rand(tissue.shape, generator=torch.Generator().manual_seed(0))
+    mask = apply_scores(tissue, scores, MaskConfig(ratio=0.5))
+    parts = objective(Views(batch, batch, mask, torch.tensor([0])))
+    assert parts["loss"].isfinite()
+    parts["loss"].backward()
+    assert batch.voxels.grad.any()  # all the way from the loss to the images
 
 
 @pytest.mark.slow
