@@ -48,6 +48,9 @@ class Features:
     """[B, C_i, D/2^i, H/2^i, W/2^i] for i = 0, 1, …; empty when only some tokens were encoded."""
     routing: list[Routing] = field(default_factory=list)
     """One entry per mixture-of-experts layer."""
+    maps: dict[str, Tensor] = field(default_factory=dict)
+    """Name → [B, n, d, h, w] attention of the encoder in 0 to 1, for reports; empty in training and
+    when only some tokens were encoded."""
 
 
 @dataclass(frozen=True)

@@ -43,11 +43,11 @@ def set_recompute(module: nn.Module, enabled: bool) -> None:
 def _frozen_statistics(module: nn.Module) -> Iterator[None]:
     """Batch normalisation counts a batch once, although it passes twice."""
     norms = [part for part in module.modules() if isinstance(part, _BatchNorm)]
-    before = [norm.momentum for norm in norms]
+    before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
-        norm.momentum = 0.0
+        norm.momentum, norm.num_batches_tracked = 0.0, None
     try:
         yield
     finally:
-        for norm, momentum in zip(norms, before, strict=True):
-            norm.momentum = momentum
+        for norm, (momentum, batches) in zip(norms, before, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, batches

@@ -17,6 +17,7 @@ from gliomoe.models.encoders import gliomoe
 from gliomoe.models.errors import ModelError
 from gliomoe.models.model import TASKS, Model, check_tasks
 from gliomoe.models.moe.layer import MixtureOfExperts
+from gliomoe.models.systems import mgmt_net
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,12 @@ MODELS: dict[str, Entry] = {
     "gliomoe_small": Entry("gliomoe", partial(gliomoe.build, gliomoe.SMALL), OURS),
     "gliomoe_base": Entry("gliomoe", partial(gliomoe.build, gliomoe.BASE), OURS),
     "gliomoe_large": Entry("gliomoe", partial(gliomoe.build, gliomoe.LARGE), OURS),
+    "mgmt_net": Entry(
+        "mgmt_net",
+        partial(mgmt_net.build, mgmt_net.PRESET),
+        "MGMT-Net (000_987802eb35c2af6d)",
+        ("seg", *mgmt_net.MARKER_TASKS),
+    ),
 }
 
 

@@ -4,7 +4,7 @@ Notable: with `keep`, voxels of all other positions are 0, so features depend on
 alone, as masked pretraining asks; every voxel is computed all the same.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -29,6 +29,8 @@ class Padded:
     """[B, 3]."""
     keys: tuple[str, ...]
     genes: Tensor | None
+    shown: dict[str, Tensor] = field(default_factory=dict)
+    """Where `maps` puts attention that reports can show: name → [B, n, D/2^i, H/2^i, W/2^i]."""
 
 
 class DenseEncoder(Encoder):
@@ -74,10 +76,14 @@ class DenseEncoder(Encoder):
         tokens = levels[self.patch_size.bit_length() - 1].movedim(1, -1)[padded].float()
         pooled = tokens.new_zeros(len(kept), self.width).index_add(0, study, tokens)
         pooled = pooled / torch.bincount(study, minlength=len(kept)).clamp(min=1).unsqueeze(1)
-        pyramid = []
-        if keep is None:
-            pyramid = [crop_level(level, sides, 2**i) for i, level in enumerate(levels)]
-        return Features(pooled, tokens, study, position, pyramid, routing)
+        if keep is not None:
+            return Features(pooled, tokens, study, position, [], routing)
+        pyramid = [crop_level(level, sides, 2**i) for i, level in enumerate(levels)]
+        shown = {
+            name: crop_level(shown, sides, voxels.shape[-1] // shown.shape[-1])
+            for name, shown in whole.shown.items()
+        }
+        return Features(pooled, tokens, study, position, pyramid, routing, shown)
 
 
 def _enlarge(kept: Tensor, patch_size: int) -> Tensor:

@@ -24,7 +24,16 @@ SMALL: dict[str, dict[str, Any]] = {
         "stem_hidden": 16,
         "patch_size": 4,
         "detail_channels": (4, 8),
-    }
+    },
+    "mgmt_net": {
+        "channels": (8, 8, 12, 16),
+        "blocks": 1,
+        "swin_width": 4,
+        "swin_heads": (1, 1, 2, 2),
+        "window": 3,
+        "pooling_hidden": 8,
+        "marker_hidden": 8,
+    },
 }
 """Family → settings that make any of its models small."""
 
