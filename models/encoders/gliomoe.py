@@ -20,7 +20,7 @@ from gliomoe.models.features import Features, Routing
 from gliomoe.models.feed_forward import FeedForward
 from gliomoe.models.heads.standard import standard_heads
 from gliomoe.models.model import Model
-from gliomoe.models.moe.layer import MixtureOfExperts
+from gliomoe.models.moe.layer import MixtureOfExperts, sparse_feed_forward
 from gliomoe.models.moe.router import Decision
 from gliomoe.models.position import centres, rotary_angles
 from gliomoe.models.recompute import Recomputable
@@ -50,6 +50,10 @@ class GlioMoEConfig:
     """Experts that a token goes to."""
     expert_hidden: int = 192
     """Hidden channels of an expert."""
+    renormalise: bool = False
+    """Divide the gates of a token by their sum; MAGPIE does not."""
+    router_bias: bool = False
+    """Balance the experts by a bias that training moves (`moe.balance.update_bias`)."""
     patch_size: int = 8
     """Edge of a patch in voxels, a power of two; 4 suits grids of 3 mm and coarser."""
     stem_hidden: int = 96
@@ -75,6 +79,8 @@ class GlioMoEConfig:
             )
         if self.experts > 1 and not 1 <= self.top_k <= self.experts:
             raise ModelError(f"top_k {self.top_k}: must be between 1 and experts ({self.experts})")
+        if self.renormalise and self.top_k == 1:
+            raise ModelError("renormalise: with top_k 1 every gate is 1 and no router learns")
 
     @property
     def levels(self) -> tuple[int, ...]:
@@ -107,12 +113,11 @@ class Block(Recomputable):
         self.feed_forward: FeedForward | MixtureOfExperts
         if not sparse:
             self.feed_forward = FeedForward(config.width, config.hidden)
-        elif config.experts == 1:
-            self.feed_forward = FeedForward(config.width, config.expert_hidden * config.top_k)
         else:
-            self.feed_forward = MixtureOfExperts(
-                config.width, config.expert_hidden, config.experts, config.top_k
-            )
+            self.feed_forward = sparse_feed_forward(
+                config.width, config.expert_hidden, config.experts, config.top_k,
+                config.renormalise, config.router_bias,
+            )  # fmt: skip
 
     def forward(
         self, x: Tensor, rotary: tuple[Tensor, Tensor], lengths: list[int]

@@ -1,9 +1,12 @@
-"""Load balance of the experts, as a loss and as counts to share between processes."""
+"""Balance of the experts: losses, counts over all processes, and a bias in place of a loss."""
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from gliomoe.models.errors import ModelError
 from gliomoe.models.features import Routing
+from gliomoe.models.moe.layer import MixtureOfExperts
+from gliomoe.models.moe.router import choice_counts
 
 
 def expert_counts(routing: list[Routing]) -> Tensor:
@@ -16,10 +19,7 @@ def expert_counts(routing: list[Routing]) -> Tensor:
         [layers, E] int64; sum it over the processes for a balance over the global batch.
     """
     return torch.stack(
-        [
-            torch.bincount(layer.choice.flatten(), minlength=layer.probabilities.shape[1])
-            for layer in routing
-        ]
+        [choice_counts(layer.choice, layer.probabilities.shape[1]) for layer in routing]
     )
 
 
@@ -42,3 +42,50 @@ def routing_loss(routing: list[Routing], counts: Tensor | None = None) -> Tensor
     shares = counts / counts.sum(dim=1, keepdim=True).clamp(min=1)
     probabilities = torch.stack([layer.probabilities.mean(dim=0) for layer in routing])
     return probabilities.shape[1] * (shares * probabilities).sum(dim=1).mean()
+
+
+def z_loss(routing: list[Routing]) -> Tensor:
+    """Mean of log²(Σ_e exp(logit e)) over tokens and layers (Zoph et al. 2022, "ST-MoE", eq. 5).
+
+    It keeps logits small, where float32 and softmax are exact. The paper's weight is 0.001.
+
+    Args:
+        routing: What the encoder returned; without a mixture of experts the loss is 0.
+
+    Returns:
+        Scalar, float32.
+    """
+    if not routing:
+        return torch.zeros(())
+    return torch.stack([x.logits.logsumexp(dim=1).square().mean() for x in routing]).mean()
+
+
+@torch.no_grad()
+def update_bias(model: nn.Module, counts: Tensor, rate: float) -> None:
+    """Move every router's bias towards an even load (Wang et al. 2024, algorithm 1), in place.
+
+    An expert below the mean load of its layer gains `rate`, one above it loses `rate`. Call it
+    after an optimiser step, on all processes alike.
+
+    Args:
+        model: With routers that have a bias (`router_bias`), in the order in which they run.
+        counts: [layers, E], choices of each expert over the global batch, as `expert_counts`
+            gives them; shares do as well.
+        rate: Step; the paper's is 0.001.
+
+    Raises:
+        ModelError: If the model has no such routers, or another number of them.
+    """
+    biases = [
+        part.router.bias
+        for part in model.modules()
+        if isinstance(part, MixtureOfExperts) and part.router.bias is not None
+    ]
+    if len(biases) != len(counts) or not biases:
+        raise ModelError(
+            f"{len(counts)} layers of counts for {len(biases)} routers with a bias; "
+            "build the model with router_bias=True"
+        )
+    counts = counts.float()
+    for bias, step in zip(biases, (counts.mean(1, keepdim=True) - counts).sign(), strict=True):
+        bias.add_(rate * step.to(bias))

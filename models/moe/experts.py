@@ -1,12 +1,14 @@
 """Feed-forward experts with stacked weights, applied to tokens sorted by expert.
 
-Notable: two ways to the same result, a loop over the experts anywhere and one grouped matrix
-product where the hardware has it (bfloat16 on compute capability 9.0 and up).
+Notable: where the hardware has grouped matrix products (bfloat16 on compute capability 9.0 and
+up), all experts take two of them; anywhere else `looped_experts` takes one expert after the other.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from gliomoe.models.moe.looped import looped_experts
 
 
 class Experts(nn.Module):
@@ -19,19 +21,24 @@ class Experts(nn.Module):
         nn.init.trunc_normal_(self.gate_up, std=width**-0.5)
         nn.init.trunc_normal_(self.down, std=hidden**-0.5)
 
-    def forward(self, x: Tensor, counts: Tensor) -> Tensor:
-        """Each expert on its own tokens.
+    def forward(self, x: Tensor, counts: Tensor, weight: Tensor) -> Tensor:
+        """Each expert on its own tokens, times the token's weight.
 
         Args:
             x: [M, C], the tokens of expert 0, then those of expert 1, …
             counts: [E] int64, tokens of each expert, M in all.
+            weight: [M], what the output of each token is multiplied by.
 
         Returns:
-            [M, C].
+            [M, C] in the type of the arithmetic.
         """
-        if has_grouped_mm(x):
-            return grouped_experts(x, counts, self.gate_up, self.down)
-        return looped_experts(x, counts, self.gate_up, self.down)
+        if torch.is_autocast_enabled(x.device.type):
+            dtype = torch.get_autocast_dtype(x.device.type)
+        else:
+            dtype = x.dtype
+        x, gate_up, down = (part.to(dtype) for part in (x, self.gate_up, self.down))
+        run = grouped_experts if has_grouped_mm(x, gate_up, down) else looped_experts
+        return run(x, counts, weight.to(dtype), gate_up, down)
 
     def extra_repr(self) -> str:
         """Sizes, for printing."""
@@ -39,27 +46,20 @@ class Experts(nn.Module):
         return f"experts={experts}, width={width}, hidden={hidden}"
 
 
-def has_grouped_mm(x: Tensor) -> bool:
-    """Whether the grouped matrix product is fast for these tokens here."""
-    if not x.is_cuda or not hasattr(F, "grouped_mm"):
+def has_grouped_mm(x: Tensor, *weights: Tensor) -> bool:
+    """Whether `F.grouped_mm` takes these and is fast here; it wants rows of 16 bytes times n."""
+    if not x.is_cuda or x.dtype != torch.bfloat16 or not hasattr(F, "grouped_mm"):
         return False
-    dtype = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else x.dtype
-    return dtype == torch.bfloat16 and torch.cuda.get_device_capability(x.device) >= (9, 0)
+    whole = all(side % 8 == 0 for weight in weights for side in weight.shape[1:])
+    return whole and torch.cuda.get_device_capability(x.device) >= (9, 0)
 
 
-def looped_experts(x: Tensor, counts: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:
-    """One expert after the other; `unbind` spares the gradient a full stack per expert."""
-    outputs = []
-    parts = zip(x.split(counts.tolist()), gate_up.unbind(), down.unbind(), strict=True)
-    for tokens, weight_in, weight_out in parts:
-        gate, up = F.linear(tokens, weight_in).chunk(2, dim=-1)
-        outputs.append(F.linear(F.silu(gate) * up, weight_out))
-    return torch.cat(outputs)
-
-
-def grouped_experts(x: Tensor, counts: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:
-    """All experts in two grouped products, in bfloat16: `grouped_mm` knows no autocast."""
+def grouped_experts(
+    x: Tensor, counts: Tensor, weight: Tensor, gate_up: Tensor, down: Tensor
+) -> Tensor:
+    """All experts in two grouped products; arguments as those of `looped_experts`."""
     ends = counts.cumsum(0).to(torch.int32)
-    x, gate_up, down = (part.to(torch.bfloat16) for part in (x, gate_up, down))
     gate, up = F.grouped_mm(x, gate_up.transpose(1, 2), offs=ends).chunk(2, dim=-1)
-    return F.grouped_mm((F.silu(gate) * up).contiguous(), down.transpose(1, 2), offs=ends)
+    # The second layer is linear: weights act on its input, which is narrower.
+    hidden = (F.silu(gate) * up * weight.unsqueeze(1)).contiguous()
+    return F.grouped_mm(hidden, down.transpose(1, 2), offs=ends)

@@ -1,18 +1,36 @@
 """Dropless mixture of experts: every token reaches all of its chosen experts."""
 
-import torch
 from torch import Tensor, nn
 
+from gliomoe.models.feed_forward import FeedForward
+from gliomoe.models.moe.dispatch import combine, dispatch, make_plan
 from gliomoe.models.moe.experts import Experts
-from gliomoe.models.moe.router import Decision, Router
+from gliomoe.models.moe.router import Decision, Router, choice_counts
 
 
 class MixtureOfExperts(nn.Module):
-    """Weighted sum of the best K of E experts (MAGPIE, eq. 4)."""
+    """Weighted sum of the best K of E experts (MAGPIE, eq. 4).
 
-    def __init__(self, width: int, hidden: int, experts: int, top_k: int):
+    Args:
+        width: Channels of a token.
+        hidden: Hidden channels of an expert.
+        experts: E.
+        top_k: K.
+        renormalise: Gates of a token sum to 1; see `Router`.
+        router_bias: Balance the load by a bias; see `Router`.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        hidden: int,
+        experts: int,
+        top_k: int,
+        renormalise: bool = False,
+        router_bias: bool = False,
+    ):
         super().__init__()
-        self.router = Router(width, experts, top_k)
+        self.router = Router(width, experts, top_k, renormalise, router_bias)
         self.experts = Experts(experts, width, hidden)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Decision]:
@@ -25,18 +43,27 @@ class MixtureOfExperts(nn.Module):
             [N, C], and what the router decided.
         """
         decision = self.router(x)
-        experts, top_k = decision.probabilities.shape[1], self.router.top_k
-        chosen = decision.choice.flatten()
-        order = chosen.argsort(stable=True)
-        counts = torch.bincount(chosen, minlength=experts)
-        sorted_outputs = self.experts(x.index_select(0, order // top_k), counts)
-        place = torch.empty_like(order)
-        place[order] = torch.arange(len(order), device=order.device)
-        outputs = sorted_outputs.index_select(0, place).unflatten(0, (-1, top_k))
-        return (outputs * decision.gate.unsqueeze(-1)).sum(dim=1), decision
+        plan = make_plan(decision.choice)
+        counts = choice_counts(decision.choice, decision.probabilities.shape[1])
+        gates = decision.gate.flatten().index_select(0, plan.order)
+        return combine(self.experts(dispatch(x, plan), counts, gates), plan), decision
 
     def inactive_parameters(self) -> int:
         """Parameters of the experts that a token does not reach."""
         experts = len(self.experts.gate_up)
         each = sum(parameter.numel() for parameter in self.experts.parameters()) // experts
         return each * (experts - self.router.top_k)
+
+
+def sparse_feed_forward(
+    width: int,
+    hidden: int,
+    experts: int,
+    top_k: int,
+    renormalise: bool = False,
+    router_bias: bool = False,
+) -> MixtureOfExperts | FeedForward:
+    """A mixture or, with one expert, the dense layer of the same active size, K · hidden."""
+    if experts == 1:
+        return FeedForward(width, top_k * hidden)
+    return MixtureOfExperts(width, hidden, experts, top_k, renormalise, router_bias)
