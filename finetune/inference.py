@@ -129,7 +129,7 @@ class _Windows:
         tissue = windows.flatten(1).any(1)
         if not tissue.any():
             return out
-        batch = self._batch(windows[tissue])
+        batch = windows_of(self.sample, windows[tissue])
         with autocast(self.precision, windows.device):
             predictions = self.model(batch)
         weight = windows.new_ones(len(batch.spacing))
@@ -153,16 +153,22 @@ class _Windows:
             for task, mean in means.items()
         }
 
-    def _batch(self, windows: Tensor) -> StudyBatch:
-        """Windows as the studies of a batch."""
-        count, volumes = windows.shape[:2]
-        studies = torch.arange(count, device=windows.device)
-        genes = self.sample.genes
-        return StudyBatch(
-            voxels=windows.reshape(count * volumes, 1, *windows.shape[2:]),
-            sequence=self.sample.sequence.to(windows.device).repeat(count),
-            study=studies.repeat_interleave(volumes),
-            spacing=self.sample.spacing.to(windows.device).expand(count, 3),
-            keys=(self.sample.key,) * count,
-            genes=None if genes is None else genes.to(windows.device).expand(count, -1, -1),
-        )
+
+def windows_of(sample: StudySample, windows: Tensor) -> StudyBatch:
+    """Windows of one study as the studies of a batch.
+
+    Args:
+        sample: The study.
+        windows: [W, V, D, H, W'], the volumes of the study as channels.
+    """
+    count, volumes = windows.shape[:2]
+    studies = torch.arange(count, device=windows.device)
+    genes = sample.genes
+    return StudyBatch(
+        voxels=windows.reshape(count * volumes, 1, *windows.shape[2:]),
+        sequence=sample.sequence.to(windows.device).repeat(count),
+        study=studies.repeat_interleave(volumes),
+        spacing=sample.spacing.to(windows.device).expand(count, 3),
+        keys=(sample.key,) * count,
+        genes=None if genes is None else genes.to(windows.device).expand(count, -1, -1),
+    )

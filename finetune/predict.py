@@ -4,6 +4,7 @@ A case's results appear together, the JSON last; a case that fails leaves nothin
 the others.
 """
 
+import glob
 import json
 import logging
 import os
@@ -29,6 +30,7 @@ from gliomoe.data_shards.nifti import Volume, write_nifti
 from gliomoe.data_shards.preprocess import preprocess
 from gliomoe.data_shards.preprocess.native import to_native
 from gliomoe.data_shards.study import RawStudy, Study, study_key, to_paths
+from gliomoe.finetune.explain import AttentionMap
 from gliomoe.finetune.inference import StudyPrediction
 from gliomoe.finetune.predictor import Predictor
 
@@ -58,6 +60,9 @@ class PredictConfig:
     """Also write the probability of each region, 4-D in the order ET, TC, WT."""
     uncertainty: bool = False
     """Also write the map of uncertainty (entropy of the ensemble's mean, in bits)."""
+    maps: bool = False
+    """Also write what the model looked at: attention and experts around the tumour, 4-D, each on
+    its own grid."""
     overwrite: bool = False
     """Predict cases again whose results are there."""
 
@@ -131,6 +136,8 @@ def predict_case(
             record["segmentation"] = _write_maps(
                 prediction, study.affine, reference, folder, name, config
             )
+        if config.maps:
+            record["maps"] = _write_attention(predictor.explain(study, prediction), folder, name)
         record["markers"] = {
             task: decide(task, probability.tolist(), predictor.thresholds.get(task))
             for task, probability in prediction.markers.items()
@@ -226,6 +233,14 @@ def _write_maps(
     }
 
 
+def _write_attention(maps: Mapping[str, AttentionMap], folder: Path, name: str) -> dict[str, str]:
+    """Write attention maps; name of the map → file."""
+    files = {title: f"{name}_map-{title.replace('.', '-')}.nii.gz" for title in maps}
+    for title, found in maps.items():
+        write_nifti(folder / files[title], found.values, found.affine)
+    return files
+
+
 def decide(task: str, probability: Sequence[float], threshold: float | None) -> dict[str, Any]:
     """Probabilities by class and the decision for one marker, or for the grade.
 
@@ -262,6 +277,8 @@ def _together(out: Path, name: str) -> Iterator[Path]:
         (out / f"{name}.json").unlink(missing_ok=True)
         for kind in ("seg", "prob", "uncertainty"):
             (out / f"{name}_{kind}.nii.gz").unlink(missing_ok=True)
+        for old in out.glob(f"{glob.escape(name)}_map-*.nii.gz"):
+            old.unlink()
         for path in sorted(folder.iterdir(), key=lambda p: p.suffix == ".json"):
             os.replace(path, out / path.name)
 

@@ -7,11 +7,13 @@ from pathlib import Path
 
 from torch import Tensor
 
+from gliomoe.data_shards.batch import StudySample
 from gliomoe.data_shards.errors import DataError
 from gliomoe.data_shards.preprocess import PreprocessConfig
 from gliomoe.data_shards.reading.sample import to_sample
 from gliomoe.data_shards.sequences import SEQUENCES
 from gliomoe.data_shards.study import Study
+from gliomoe.finetune.explain import AttentionMap, explain
 from gliomoe.finetune.inference import InferenceConfig, StudyPrediction, predict_study
 from gliomoe.finetune.inputs import gene_tables, genes_of, missing_sequences
 from gliomoe.finetune.precision import pick_device
@@ -78,10 +80,19 @@ class Predictor:
         Raises:
             DataError: If the study lacks a sequence that the model needs.
         """
+        return predict_study(self.models, self._sample(study), self.inference)
+
+    def explain(self, study: Study, prediction: StudyPrediction) -> dict[str, AttentionMap]:
+        """Attention and expert maps of the first member, around the predicted tumour."""
+        model, sample = self.models[0], self._sample(study)
+        return explain(model, sample, prediction.regions, study.affine, self.inference)
+
+    def _sample(self, study: Study) -> StudySample:
+        """A study with all that the model takes."""
         model, sample = self.models[0], to_sample(study)
         if missing := missing_sequences(model, list(study.volumes)):
             needed = ", ".join(model.encoder.sequences)
             raise DataError(f"lacks {', '.join(missing)}; {self.name} needs {needed}")
         if model.genes:
             sample = replace(sample, genes=genes_of(study.subject, model, self.genes))
-        return predict_study(self.models, sample, self.inference)
+        return sample

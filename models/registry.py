@@ -46,7 +46,7 @@ MODELS: dict[str, Entry] = {
     "mgmt_net": Entry(
         "mgmt_net",
         partial(mgmt_net.build, mgmt_net.PRESET),
-        "MGMT-Net (000_987802eb35c2af6d)",
+        "MGMT-Net, 000_987802eb35c2af6d.txt",
         ("seg", *mgmt_net.MARKER_TASKS),
     ),
 }

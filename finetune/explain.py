@@ -1,0 +1,111 @@
+"""What a model looked at: attention and experts of one window of a study, on grids of their own.
+
+Maps are of the window around the predicted tumour, at the resolution at which the model has them:
+nothing is blended or resampled.
+Shapes: n channels of a map, d h w its grid, D H W the window.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gliomoe.data_shards.batch import StudySample
+from gliomoe.finetune.dataset import crop_start
+from gliomoe.finetune.inference import InferenceConfig, windows_of
+from gliomoe.finetune.precision import autocast
+from gliomoe.models.features import Routing
+from gliomoe.models.model import Model
+
+
+@dataclass(frozen=True)
+class AttentionMap:
+    """One map of a window."""
+
+    values: np.ndarray
+    """[d, h, w, n] float32, 0 to 1."""
+    affine: np.ndarray
+    """[4, 4] voxel of the map → world, mm."""
+
+
+@torch.inference_mode()
+def explain(
+    model: Model,
+    sample: StudySample,
+    regions: Tensor | None,
+    affine: np.ndarray,
+    config: InferenceConfig,
+) -> dict[str, AttentionMap]:
+    """Attention maps of a model, and the probability of each expert at each token.
+
+    Args:
+        model: In evaluation mode.
+        sample: The study.
+        regions: [R, D, H, W] predicted probabilities, whose last is the whole tumour; None looks
+            at the middle of the tissue.
+        affine: [4, 4] of the study's grid.
+        config: Size of the window, and precision.
+
+    Returns:
+        Name → map; `experts_<layer>` for each mixture of experts.
+    """
+    mask = (sample.voxels != 0).any(0) if regions is None else regions[-1] > 0.5
+    if not mask.any():
+        mask = (sample.voxels != 0).any(0)
+    centre = mask.nonzero().float().mean(0).round().long()
+    shape = tuple(sample.voxels.shape[1:])
+    size = [min(side, most) for side, most in zip(shape, config.window, strict=True)]
+    start = crop_start(centre, shape, size)
+    d, h, w = (slice(first, first + side) for first, side in zip(start, size, strict=True))
+    device = next(model.parameters()).device
+    batch = windows_of(sample, sample.voxels[None, :, d, h, w].to(device))
+    with autocast(config.precision, device):
+        predictions = model(batch)
+    maps = {**predictions.features.maps, **predictions.maps}
+    for layer in predictions.features.routing:
+        maps[f"experts_{layer.layer}"] = expert_map(layer, size)
+    return {
+        name: AttentionMap(
+            values[0].movedim(0, -1).float().cpu().numpy(),
+            coarser(affine, start, max(size) / max(values.shape[2:])),
+        )
+        for name, values in maps.items()
+    }
+
+
+def expert_map(layer: Routing, size: Sequence[int]) -> Tensor:
+    """Probability of each expert at the tokens of a batch of one study; 0 where there is none.
+
+    Args:
+        layer: What a router decided; registers are left out.
+        size: D, H, W of the window.
+
+    Returns:
+        [1, E, d, h, w] on the grid of the layer's tokens.
+    """
+    grid = [-(-side // layer.patch_size) for side in size]
+    tokens = layer.position[:, 0] >= 0
+    experts = layer.probabilities.shape[1]
+    values = layer.probabilities.new_zeros(*grid, experts)
+    values[layer.position[tokens].unbind(1)] = layer.probabilities[tokens]
+    return values.movedim(-1, 0)[None]
+
+
+def coarser(affine: np.ndarray, start: Sequence[int], ratio: float) -> np.ndarray:
+    """Affine of a map that begins at a voxel of a grid and is coarser than it.
+
+    Args:
+        affine: [4, 4] of the grid.
+        start: First voxel of the map's window.
+        ratio: About how many voxels one of the map spans: the nearest power of two counts, since
+            a map's last voxel may reach beyond its window.
+    """
+    factor = 2 ** round(math.log2(ratio))
+    placed = affine.astype(float).copy()
+    placed[:3, :3] *= factor
+    first = np.array(start) + (factor - 1) / 2  # centre of the map's first voxel
+    placed[:3, 3] = affine[:3, :3] @ first + affine[:3, 3]
+    return placed
