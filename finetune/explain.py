@@ -5,7 +5,6 @@ nothing is blended or resampled.
 Shapes: n channels of a map, d h w its grid, D H W the window.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -70,7 +69,7 @@ def explain(
     return {
         name: AttentionMap(
             values[0].movedim(0, -1).float().cpu().numpy(),
-            coarser(affine, start, max(size) / max(values.shape[2:])),
+            coarser(affine, start, size, values.shape[2:]),
         )
         for name, values in maps.items()
     }
@@ -94,16 +93,22 @@ def expert_map(layer: Routing, size: Sequence[int]) -> Tensor:
     return values.movedim(-1, 0)[None]
 
 
-def coarser(affine: np.ndarray, start: Sequence[int], ratio: float) -> np.ndarray:
-    """Affine of a map that begins at a voxel of a grid and is coarser than it.
+def coarser(
+    affine: np.ndarray, start: Sequence[int], size: Sequence[int], grid: Sequence[int]
+) -> np.ndarray:
+    """Affine of a map of a window, coarser by a power of two; its last voxels may reach beyond.
 
     Args:
         affine: [4, 4] of the grid.
-        start: First voxel of the map's window.
-        ratio: About how many voxels one of the map spans: the nearest power of two counts, since
-            a map's last voxel may reach beyond its window.
+        start: First voxel of the window.
+        size: D, H, W of the window.
+        grid: d, h, w of the map.
     """
-    factor = 2 ** round(math.log2(ratio))
+    factor = next(
+        2**level
+        for level in range(16)
+        if all(-(-side // 2**level) == n for side, n in zip(size, grid, strict=True))
+    )
     placed = affine.astype(float).copy()
     placed[:3, :3] *= factor
     first = np.array(start) + (factor - 1) / 2  # centre of the map's first voxel

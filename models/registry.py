@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import nn
 
-from gliomoe.models.encoders import gliomoe
+from gliomoe.models.encoders import gliomoe, magpie
 from gliomoe.models.errors import ModelError
 from gliomoe.models.model import TASKS, Model, check_tasks
 from gliomoe.models.moe.layer import MixtureOfExperts
@@ -37,12 +37,33 @@ class Entry:
 
 
 OURS = "GlioMoE"
+MAGPIE = "MAGPIE (004_8b31f988bf23d61e.txt)"
 
 MODELS: dict[str, Entry] = {
     "gliomoe_tiny": Entry("gliomoe", partial(gliomoe.build, gliomoe.TINY), OURS),
     "gliomoe_small": Entry("gliomoe", partial(gliomoe.build, gliomoe.SMALL), OURS),
     "gliomoe_base": Entry("gliomoe", partial(gliomoe.build, gliomoe.BASE), OURS),
     "gliomoe_large": Entry("gliomoe", partial(gliomoe.build, gliomoe.LARGE), OURS),
+    "magpie_mednext_s": Entry("magpie_mednext", partial(magpie.build, magpie.MEDNEXT_S), MAGPIE),
+    "magpie_mednext_m": Entry("magpie_mednext", partial(magpie.build, magpie.MEDNEXT_M), MAGPIE),
+    "magpie_mednext_l": Entry(
+        "magpie_mednext",
+        partial(magpie.build, magpie.MEDNEXT_L),
+        MAGPIE,
+        published={"parameters_total": 120e6, "parameters_active": 62e6, "flops": 275e9},
+    ),
+    "magpie_unet_b": Entry(
+        "magpie_unet",
+        partial(magpie.build, magpie.UNET_B),
+        MAGPIE,
+        published={"parameters_total": 22e6},
+    ),
+    "magpie_unet_xl": Entry(
+        "magpie_unet",
+        partial(magpie.build, magpie.UNET_XL),
+        MAGPIE,
+        published={"parameters_total": 90e6},
+    ),
     "mgmt_net": Entry(
         "mgmt_net",
         partial(mgmt_net.build, mgmt_net.PRESET),

@@ -1,5 +1,10 @@
-"""Normalisation of maps, by name, as the published systems ask for it."""
+"""Normalisation of maps of any size, by name where a published system leaves the choice.
 
+Notable: torch refuses to normalise a single voxel in training, which small crops have at the
+coarsest level; the layers here do not.
+"""
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -24,6 +29,31 @@ class BatchNorm(nn.BatchNorm3d):
             mean, variance = self.running_mean, self.running_var
             return F.batch_norm(input, mean, variance, self.weight, self.bias, eps=self.eps)
         return super().forward(input)
+
+
+class ChannelNorm(nn.Module):
+    """Instance normalisation, which group normalisation with one channel a group is.
+
+    Notable: torch's modules refuse maps of a single voxel in training, which small crops have at
+    the coarsest level; here such a map becomes the bias.
+    """
+
+    def __init__(self, channels: int, eps: float = 1e-5):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, D, H, W] → the same shape."""
+        cudnn = torch.backends.cudnn.enabled
+        return torch.instance_norm(
+            x, self.weight, self.bias, None, None, True, 0.0, self.eps, cudnn
+        )
+
+    def extra_repr(self) -> str:
+        """Channels, for printing."""
+        return str(len(self.weight))
 
 
 def normalisation(kind: str, channels: int) -> nn.Module:

@@ -1,8 +1,13 @@
-"""Residual blocks of 3³ convolutions (He et al. 2016) with the normalisation of choice."""
+"""Residual blocks of 3³ convolutions (He et al. 2016), as the papers and as nnU-Net have them."""
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gliomoe.models.blocks.normalisation import normalisation
+from gliomoe.models.blocks.normalisation import ChannelNorm, normalisation
+from gliomoe.models.recompute import Recomputable
+
+SLOPE = 0.01
+"""Of the leaky ReLU."""
 
 
 def conv_norm_relu(channels_in: int, channels_out: int, norm: str, stride: int = 1) -> nn.Module:
@@ -27,3 +32,28 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, D, H, W] → the same shape."""
         return self.activation(x + self.norm(self.second(self.first(x))))
+
+
+class ResidualUnit(Recomputable):
+    """Block of nnU-Net's residual encoders (Isensee et al. 2024), which can halve the resolution.
+
+    Where shapes differ the shortcut is the mean over the stride and a 1³ convolution.
+    """
+
+    def __init__(self, channels_in: int, channels_out: int, stride: int = 1):
+        super().__init__()
+        self.stride = stride
+        self.first = nn.Conv3d(channels_in, channels_out, 3, stride, 1, bias=False)
+        self.first_norm = ChannelNorm(channels_out)
+        self.second = nn.Conv3d(channels_out, channels_out, 3, padding=1, bias=False)
+        self.second_norm = ChannelNorm(channels_out)
+        self.shortcut = (
+            nn.Conv3d(channels_in, channels_out, 1) if channels_in != channels_out else None
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, D, H, W] → [B, C', D/stride, H/stride, W/stride]."""
+        y = F.leaky_relu(self.first_norm(self.first(x)), SLOPE)
+        y = self.second_norm(self.second(y))
+        x = F.avg_pool3d(x, self.stride) if self.stride > 1 else x
+        return F.leaky_relu(y + (x if self.shortcut is None else self.shortcut(x)), SLOPE)

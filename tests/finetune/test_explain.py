@@ -93,7 +93,8 @@ def test_experts_are_those_of_the_router(study):
 
 @pytest.mark.parametrize(("side", "factor"), [(20, 4), (13, 4), (5, 2), (16, 1), (33, 16)])
 def test_the_factor_is_the_power_of_two_that_made_the_map(side, factor):
-    placed = coarser(np.eye(4), (0, 0, 0), side / -(-side // factor))
+    size = (side, 64, 64)
+    placed = coarser(np.eye(4), (0, 0, 0), size, [-(-n // factor) for n in size])
     assert placed[0, 0] == factor
 
 

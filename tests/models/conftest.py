@@ -13,6 +13,21 @@ from gliomoe.models import create_model, list_models
 from gliomoe.models.model import Model
 from gliomoe.models.registry import MODELS
 
+MAGPIE = {
+    "patch_size": 4,
+    "channels": (4, 12, 24),
+    "blocks": (1, 1, 1),
+    "expansion": (2, 2, 2),
+    "decoder_blocks": (1, 1),
+    "scales": 2,
+    "msda_width": 16,
+    "heads": 2,
+    "points": 2,
+    "depth": 2,
+    "experts": 4,
+    "expert_hidden": 16,
+}
+
 SMALL: dict[str, dict[str, Any]] = {
     "gliomoe": {
         "width": 24,
@@ -25,6 +40,8 @@ SMALL: dict[str, dict[str, Any]] = {
         "patch_size": 4,
         "detail_channels": (4, 8),
     },
+    "magpie_mednext": MAGPIE,
+    "magpie_unet": MAGPIE,
     "mgmt_net": {
         "channels": (8, 8, 12, 16),
         "blocks": 1,
