@@ -17,6 +17,7 @@ from gliomoe.models.encoders import gliomoe
 from gliomoe.models.errors import ModelError
 from gliomoe.models.model import TASKS, Model, check_tasks
 from gliomoe.models.moe.layer import MixtureOfExperts
+from gliomoe.models.systems import mts_unet
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,13 @@ MODELS: dict[str, Entry] = {
     "gliomoe_small": Entry("gliomoe", partial(gliomoe.build, gliomoe.SMALL), OURS),
     "gliomoe_base": Entry("gliomoe", partial(gliomoe.build, gliomoe.BASE), OURS),
     "gliomoe_large": Entry("gliomoe", partial(gliomoe.build, gliomoe.LARGE), OURS),
+    "mts_unet": Entry(
+        "mts_unet",
+        partial(mts_unet.build, mts_unet.MTSUNetConfig()),
+        "MTS-UNET, 002_94b5e1c8af326309.txt",
+        mts_unet.TASKS,
+        {"parameters_total": 124e6},
+    ),
 }
 
 
