@@ -17,7 +17,7 @@ from gliomoe.models.encoders import gliomoe, magpie
 from gliomoe.models.errors import ModelError
 from gliomoe.models.model import TASKS, Model, check_tasks
 from gliomoe.models.moe.layer import MixtureOfExperts
-from gliomoe.models.systems import mgmt_net
+from gliomoe.models.systems import mgmt_net, mts_unet
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,13 @@ MODELS: dict[str, Entry] = {
         partial(mgmt_net.build, mgmt_net.PRESET),
         "MGMT-Net, 000_987802eb35c2af6d.txt",
         ("seg", *mgmt_net.MARKER_TASKS),
+    ),
+    "mts_unet": Entry(
+        "mts_unet",
+        partial(mts_unet.build, mts_unet.MTSUNetConfig()),
+        "MTS-UNET, 002_94b5e1c8af326309.txt",
+        mts_unet.TASKS,
+        {"parameters_total": 124e6},
     ),
 }
 

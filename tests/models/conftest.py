@@ -51,6 +51,14 @@ SMALL: dict[str, dict[str, Any]] = {
         "pooling_hidden": 8,
         "marker_hidden": 8,
     },
+    "mts_unet": {
+        "feature_size": 4,
+        "heads": (1, 2, 2, 4),
+        "window": 2,
+        "tafe_width": 16,
+        "cmd_channels": 2,
+        "dropout": 0.0,
+    },
 }
 """Family → settings that make any of its models small."""
 
