@@ -63,7 +63,8 @@ class GlioMoEConfig:
     detail_channels: tuple[int, ...] = (8, 16, 32)
     """Channels at full, 1/2, 1/4, … resolution; levels at or below the token grid are unused."""
     fusion: str = "scalar"
-    """Weights of the sequences of a study: `scalar` (MAGPIE, eq. 1-2) or `mean`."""
+    """Weights of the sequences of a study: `scalar` (MAGPIE, eq. 1-2), `content` (place by place,
+    after MGMT-Net's CMAF) or `mean`."""
 
     def __post_init__(self) -> None:
         """Settings that exclude each other."""

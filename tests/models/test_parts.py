@@ -1,6 +1,4 @@
-"""Fusion, stems, positions, attention, tissue and heads against slow references."""
-
-import math
+"""Stems, positions, attention, tissue and heads against slow references."""
 
 import pytest
 import torch
@@ -9,38 +7,11 @@ from torch.nn.functional import scaled_dot_product_attention
 from gliomoe.data_shards.batch import StudyBatch
 from gliomoe.models.attention import packed_attention
 from gliomoe.models.features import Features
-from gliomoe.models.fusion import Fusion, segment_softmax
 from gliomoe.models.heads.markers import MarkerHead, describe_regions
 from gliomoe.models.heads.segmentation import SegmentationHead
 from gliomoe.models.position import centres, rotary_angles, rotate
-from gliomoe.models.stem import OTHER, SEQUENCES, DetailStem, PatchStem, share_other
+from gliomoe.models.stem import DetailStem, PatchStem
 from gliomoe.models.tissue import pad_to_multiple, patches, tissue_positions
-
-
-def test_segment_softmax_is_a_softmax_of_each_study():
-    scores = torch.tensor([1.0, 300.0, -2.0, 0.5, 0.5])
-    weights = segment_softmax(scores, torch.tensor([0, 0, 1, 2, 2]), 3)
-    expected = torch.cat([scores[:2].softmax(0), torch.ones(1), torch.tensor([0.5, 0.5])])
-    torch.testing.assert_close(weights, expected)
-
-
-def test_segment_softmax_has_the_gradient_of_a_softmax():
-    scores = torch.randn(5, requires_grad=True)
-    upstream = torch.randn(5)
-    (segment_softmax(scores, torch.zeros(5, dtype=torch.int64), 1) * upstream).sum().backward()
-    reference = scores.detach().clone().requires_grad_()
-    (reference.softmax(0) * upstream).sum().backward()
-    torch.testing.assert_close(scores.grad, reference.grad)
-
-
-def test_scalar_fusion_follows_the_importance_of_a_sequence():
-    fusion = Fusion("scalar", 11)
-    with torch.no_grad():
-        fusion.by_sequence[3] = math.log(3)
-    weights = fusion(torch.tensor([0, 3, 3]), torch.tensor([0, 0, 1]), 2)
-    torch.testing.assert_close(weights, torch.tensor([0.25, 0.75, 1.0]))
-    mean = Fusion("mean", 11)(torch.tensor([0, 3, 3]), torch.tensor([0, 0, 1]), 2)
-    torch.testing.assert_close(mean, torch.tensor([0.5, 0.5, 1.0]))
 
 
 def test_patch_stem_equals_a_loop():
@@ -71,19 +42,6 @@ def test_detail_stem_equals_a_loop():
         maps.append(torch.nn.functional.leaky_relu(volume * weight + bias, 0.01))
     expected = torch.stack([maps[0], (maps[1] + maps[2]) / 2])
     torch.testing.assert_close(stem(voxels, sequence, study, 2), expected)
-
-
-def test_unseen_sequences_take_the_weights_of_other():
-    stem = DetailStem(channels=4, fusion="scalar")
-    with torch.no_grad():
-        stem.weight.by_sequence[OTHER] = 7
-        stem.fusion.by_sequence[OTHER] = 2
-    before = stem.weight.by_sequence.clone()
-    share_other(stem, ["t1", "flair"])
-    seen, unseen = SEQUENCES.index("flair"), SEQUENCES.index("swi")
-    assert torch.equal(stem.weight.by_sequence[seen], before[seen])
-    assert stem.weight.by_sequence[unseen].eq(7).all()
-    assert stem.fusion.by_sequence[unseen] == 2
 
 
 def test_rotary_products_depend_on_the_distance_alone():
