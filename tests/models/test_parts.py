@@ -56,6 +56,19 @@ def test_rotary_products_depend_on_the_distance_alone():
     assert (product(a, b) - product(a, b + shift)).abs() > 1e-2
 
 
+def test_rotation_turns_pairs_and_has_the_gradient_of_it():
+    torch.manual_seed(0)
+    cos, sin = rotary_angles(torch.randn(3, 3) * 30, 16)
+    x = torch.randn(3, 2, 1, 16, dtype=torch.float64, requires_grad=True)
+    turned = rotate(x, (cos, sin))
+    for i in range(8):
+        pair = torch.complex(x[..., i], x[..., i + 8])
+        expected = pair * torch.complex(cos[..., i], sin[..., i]).to(torch.complex128)
+        torch.testing.assert_close(turned[..., i], expected.real)
+        torch.testing.assert_close(turned[..., i + 8], expected.imag)
+    assert torch.autograd.gradcheck(lambda x: rotate(x, (cos, sin)), x)
+
+
 def test_positions_are_millimetres_from_the_centre():
     position = torch.tensor([[0, 0, 0], [3, 1, 0]])
     fine = centres(position, (4, 2, 1), torch.tensor([[4.0, 4.0, 8.0]]).expand(2, 3))
