@@ -53,6 +53,10 @@ class ModelConfig:
     """Side of a token's patch, voxels; the model's own if not given."""
     experts: int | None = None
     """Experts of each mixture; the model's own if not given, 1 for a dense model."""
+    renormalise: bool | None = None
+    """Divide the gates of a token by their sum; the model's own if not given."""
+    router_bias: bool | None = None
+    """Balance the experts by biases that move by `optim.bias_rate`; loss.routing may be 0 then."""
     decoder_width: int = 128
     """Width of the decoder's blocks."""
     decoder_depth: int = 2
@@ -61,7 +65,8 @@ class ModelConfig:
     @property
     def overrides(self) -> dict[str, int]:
         """Arguments of `create_model` that differ from the model's own."""
-        given = {"patch_size": self.patch_size, "experts": self.experts}
+        names = ("patch_size", "experts", "renormalise", "router_bias")
+        given = {name: getattr(self, name) for name in names}
         return {key: value for key, value in given.items() if value is not None}
 
 
@@ -112,6 +117,8 @@ class LossConfig:
     """Weight of the contrastive loss."""
     routing: float = 0.01
     """Weight of the routers' load balance."""
+    router_z: float = 0.0
+    """Weight of the squared size of the routers' logits (ST-MoE: 0.001)."""
     temperature: float = 0.1
     """Temperature of the contrastive loss."""
 
@@ -134,6 +141,8 @@ class OptimConfig:
     """Decay rates of AdamW's moments."""
     clip: float = 1.0
     """Largest norm of the gradient."""
+    bias_rate: float = 1e-3
+    """Step of the routers' biases, with `model.router_bias`."""
 
 
 @dataclass(frozen=True)
