@@ -24,7 +24,7 @@ class ArchConfig:
     patch_size: int | None = None
     """Side of a token in voxels; None: the model's own."""
     set: tuple[str, ...] = ()
-    """Other settings of the model, as `experts=16 dlka=false`."""
+    """Other settings of the model, as `experts=16 dlka=off`."""
     spacing: float | None = None
     """Voxel size in mm after preprocessing; None: the checkpoint's, 1 mm from scratch."""
 

@@ -18,7 +18,7 @@ from gliomoe.data_shards.errors import UsageError
 from gliomoe.data_shards.labels import to_regions
 from gliomoe.models.features import Activation, Predictions
 from gliomoe.models.heads.activation import class_logits, entmax_package
-from gliomoe.models.moe.balance import routing_loss
+from gliomoe.models.moe.balance import routing_loss, z_loss
 
 GRADES = (2.0, 3.0, 4.0)
 """WHO grades in the order of the logits of the task `grade`."""
@@ -34,6 +34,8 @@ class LossConfig:
     """Weight of the mean loss over the marker tasks."""
     routing: float = 0.01
     """γ of MAGPIE eq. 10."""
+    router_z: float = 0.0
+    """Weight of the squared size of the routers' logits (ST-MoE: 0.001)."""
     label_smoothing: float = 0.1
     """Of the marker targets."""
 
@@ -172,7 +174,8 @@ def losses(
         class_weights: Marker task → class weights.
 
     Returns:
-        `dice`, `ce`, one entry per marker task, `routing`, as far as they apply, and `total`.
+        `dice`, `ce`, one entry per marker task, `routing`, `router_z`, as far as they apply, and
+        `total`.
     """
     parts: dict[str, Tensor] = {}
     labelled = ~torch.isnan(batch.targets["seg"])
@@ -191,6 +194,9 @@ def losses(
     if predictions.features.routing:
         parts["routing"] = routing_loss(predictions.features.routing)
         total = total + config.routing * parts["routing"]
+        if config.router_z:
+            parts["router_z"] = z_loss(predictions.features.routing)
+            total = total + config.router_z * parts["router_z"]
     return {**parts, "total": total}
 
 

@@ -54,5 +54,6 @@ class Attention(nn.Module):
             [N, C].
         """
         qkv = self.qkv(x).unflatten(1, (3, self.heads, -1))
-        q, k = rotate(qkv[:, :2], rotary).unbind(1)
-        return self.out(packed_attention(q, k, qkv[:, 2], lengths).flatten(1))
+        pair, v = qkv.split((2, 1), dim=1)
+        q, k = rotate(pair, rotary).unbind(1)
+        return self.out(packed_attention(q, k, v.squeeze(1), lengths).flatten(1))

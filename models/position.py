@@ -5,6 +5,7 @@ voxel spacing. Positions count from the centre of the grid; registers sit at the
 """
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -56,5 +57,26 @@ def rotate(x: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
         rotary: From `rotary_angles`.
     """
     cos, sin = (part.to(x.dtype) for part in rotary)
-    first, second = x.chunk(2, dim=-1)
-    return x * cos + torch.cat([-second, first], dim=-1) * sin
+    return _Rotation.apply(x, cos, sin)
+
+
+class _Rotation(torch.autograd.Function):
+    """A rotation, whose gradient is the rotation back: autograd's takes three times the passes."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        ctx.save_for_backward(cos, sin)
+        return _turned(x, cos, sin)
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
+        cos, sin = ctx.saved_tensors
+        return _turned(upstream, cos, -sin), None, None
+
+
+def _turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """The pairs of x turned by angles that are the same in both halves."""
+    turned = x * cos
+    for mine, other, sign in zip(turned.chunk(2, -1), x.chunk(2, -1)[::-1], (-1, 1), strict=True):
+        mine.addcmul_(other, sin.chunk(2, -1)[0], value=sign)
+    return turned

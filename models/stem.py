@@ -63,7 +63,7 @@ class PatchStem(nn.Module):
         super().__init__()
         self.weight = SequenceTable((hidden, patch_size**3), std=patch_size**-1.5)
         self.bias = SequenceTable((hidden,), std=0.1)
-        self.fusion = Fusion(fusion, len(SEQUENCES))
+        self.fusion = Fusion(fusion, len(SEQUENCES), hidden)
         self.norm = nn.LayerNorm(hidden)
         self.projection = nn.Linear(hidden, width)
 
@@ -74,20 +74,15 @@ class PatchStem(nn.Module):
             rows: For each volume the patches at the positions of its study, [n, P³]; all volumes
                 of a study bring the same positions in the same order.
             sequence: [V] int64, within the table.
-            study: [V] int64, ascending.
+            study: [V] int64, ascending; best on the CPU.
             studies: B.
 
         Returns:
             [N, width], study after study.
         """
-        weights, biases = self.weight(sequence).unbind(), self.bias(sequence).unbind()
-        shares = self.fusion(sequence, study, studies)
-        fused: dict[int, Tensor] = {}
-        for volume, owner in enumerate(study.tolist()):
-            hidden = F.gelu(F.linear(rows[volume], weights[volume], biases[volume]))
-            part = hidden * shares[volume]
-            fused[owner] = fused[owner] + part if owner in fused else part
-        return self.projection(self.norm(torch.cat([fused[owner] for owner in sorted(fused)])))
+        tables = zip(rows, self.weight(sequence), self.bias(sequence), strict=True)
+        hidden = (F.gelu(F.linear(x, weight, bias)) for x, weight, bias in tables)
+        return self.projection(self.norm(torch.cat(self.fusion(hidden, sequence, study, studies))))
 
 
 class DetailStem(nn.Module):
@@ -97,7 +92,7 @@ class DetailStem(nn.Module):
         super().__init__()
         self.weight = SequenceTable((channels, 1), std=1.0)
         self.bias = SequenceTable((channels,), std=0.5)
-        self.fusion = Fusion(fusion, len(SEQUENCES))
+        self.fusion = Fusion(fusion, len(SEQUENCES), channels)
 
     def forward(self, voxels: Tensor, sequence: Tensor, study: Tensor, studies: int) -> Tensor:
         """Fused map.
@@ -105,17 +100,13 @@ class DetailStem(nn.Module):
         Args:
             voxels: [V, 1, D, H, W].
             sequence: [V] int64, within the table.
-            study: [V] int64, ascending.
+            study: [V] int64, ascending; best on the CPU.
             studies: B.
 
         Returns:
             [B, C, D, H, W] in channels-last memory.
         """
-        weights, biases = self.weight(sequence).unbind(), self.bias(sequence).unbind()
-        shares = self.fusion(sequence, study, studies)
-        fused: dict[int, Tensor] = {}
-        for volume, owner in enumerate(study.tolist()):
-            hidden = F.linear(voxels[volume, 0].unsqueeze(-1), weights[volume], biases[volume])
-            part = F.leaky_relu(hidden, 0.01) * shares[volume].to(hidden.dtype)
-            fused[owner] = fused[owner] + part if owner in fused else part
-        return torch.stack([fused[owner] for owner in sorted(fused)]).permute(0, 4, 1, 2, 3)
+        x = voxels.squeeze(1).unsqueeze(-1)
+        tables = zip(x, self.weight(sequence), self.bias(sequence), strict=True)
+        hidden = (F.leaky_relu(F.linear(*parts), 0.01) for parts in tables)
+        return torch.stack(self.fusion(hidden, sequence, study, studies)).permute(0, 4, 1, 2, 3)

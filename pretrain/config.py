@@ -55,7 +55,8 @@ class ModelConfig:
     experts: int | None = None
     """Experts of each mixture; the model's own if not given, 1 for a dense model."""
     set: tuple[str, ...] = ()
-    """Other settings of the model, as `top_k=1 dlka=false`."""
+    """Other settings of the model, as `top_k=1 dlka=off`; with `router_bias=true` biases balance the
+    experts (`optim.bias_rate`), and loss.routing may be 0."""
     decoder_width: int = 128
     """Width of the decoder's blocks."""
     decoder_depth: int = 2
@@ -116,6 +117,8 @@ class LossConfig:
     """Weight of the contrastive loss."""
     routing: float = 0.01
     """Weight of the routers' load balance."""
+    router_z: float = 0.0
+    """Weight of the squared size of the routers' logits (ST-MoE: 0.001)."""
     temperature: float = 0.1
     """Temperature of the contrastive loss."""
 
@@ -138,6 +141,8 @@ class OptimConfig:
     """Decay rates of AdamW's moments."""
     clip: float = 1.0
     """Largest norm of the gradient."""
+    bias_rate: float = 1e-3
+    """Step of the routers' biases, with `model.router_bias`."""
 
 
 @dataclass(frozen=True)

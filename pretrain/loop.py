@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from gliomoe.data_shards.errors import DataError
+from gliomoe.models.moe.balance import update_bias
 from gliomoe.pretrain import checkpoints, distributed
 from gliomoe.pretrain.config import PretrainConfig
 from gliomoe.pretrain.engine import Engine
@@ -96,6 +97,8 @@ def train_step(training: Training, step: int) -> tuple[StepReport, Views, tuple[
         for name in outcomes[0]
     }
     use = mean.pop("expert_use", None)
+    if config.model.router_bias and use is not None and norm is not None:
+        update_bias(engine.module.encoder, use, config.optim.bias_rate)
     report = StepReport(
         step=step,
         losses={name: float(value) for name, value in mean.items()},

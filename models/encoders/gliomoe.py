@@ -63,7 +63,8 @@ class GlioMoEConfig:
     detail_channels: tuple[int, ...] = (8, 16, 32)
     """Channels at full, 1/2, 1/4, … resolution; levels at or below the token grid are unused."""
     fusion: str = "scalar"
-    """Weights of the sequences of a study: `scalar` (MAGPIE, eq. 1-2) or `mean`."""
+    """Weights of the sequences of a study: `scalar` (MAGPIE, eq. 1-2), `content` (place by place,
+    after MGMT-Net's CMAF) or `mean`."""
 
     def __post_init__(self) -> None:
         """Settings that exclude each other."""
@@ -96,6 +97,8 @@ class Pack:
     """[N, C]."""
     lengths: list[int]
     """Tokens of each study, registers included."""
+    rows: Tensor
+    """Where the tokens are among them, int64."""
     study: Tensor
     """[N] int64."""
     position: Tensor
@@ -172,44 +175,48 @@ class GlioMoE(Encoder):
         """
         studies, sides = len(batch.spacing), batch.voxels.shape[-3:]
         sequence = known_sequence(batch.sequence)
-        voxels = pad_to_multiple(batch.voxels, self.stride) - MIDDLE
+        voxels = pad_to_multiple(batch.voxels, self.stride)
         kept = tissue_positions(batch, self.patch_size) if keep is None else keep
         where = kept.nonzero()
-        study, position = where[:, 0], where[:, 1:]
-        counts = torch.bincount(study, minlength=studies).tolist()
+        # All that Python has to know in one piece: a GPU is waited for here, and at `nonzero`.
+        numbers = torch.cat([kept.flatten(1).sum(1), batch.study]).cpu()
+        counts, owner = numbers[:studies].tolist(), numbers[studies:]
 
-        tokens = self._tokens(voxels, kept, sequence, batch.study)
-        pack = self._with_registers(tokens, position, counts)
+        tokens = self._tokens(voxels, where, counts, sequence, owner)
+        pack = self._with_registers(tokens, where, counts)
         rotary = self._rotary(pack, batch.spacing, kept.shape[1:])
         x, routing = self._trunk(pack, rotary)
-        x = self.norm(x).index_select(0, pack.position[:, 0].ge(0).nonzero().squeeze(1))
+        x = self.norm(x).index_select(0, pack.rows)
 
         pyramid = []
         if keep is None:
-            maps = self.detail(voxels, sequence, batch.study, studies)
-            maps.append(_scatter(x, kept))
+            maps = self.detail(voxels - MIDDLE, sequence, owner, studies)
+            maps.append(_scatter(x, where, kept.shape))
             pyramid = [crop_level(level, sides, 2**i) for i, level in enumerate(maps)]
         pooled = torch.stack([part.sum(0) / max(len(part), 1) for part in x.split(counts)])
-        return Features(pooled, x, study, position, pyramid, routing)
+        return Features(pooled, x, where[:, 0], where[:, 1:], pyramid, routing)
 
-    def _tokens(self, voxels: Tensor, kept: Tensor, sequence: Tensor, study: Tensor) -> Tensor:
+    def _tokens(
+        self, voxels: Tensor, where: Tensor, counts: list[int], sequence: Tensor, owner: Tensor
+    ) -> Tensor:
         """Fused tokens [N, C] of the kept positions, float32 for the residual stream."""
         grid = patches(voxels, self.patch_size)
-        rows = [grid[v][kept[owner]].flatten(1) for v, owner in enumerate(study.tolist())]
-        return self.stem(rows, sequence, study, len(kept)).float()
+        places = [place[:, 1:].unbind(1) for place in where.split(counts)]
+        rows = [
+            grid[v][places[study]].flatten(1) - MIDDLE for v, study in enumerate(owner.tolist())
+        ]
+        return self.stem(rows, sequence, owner, len(counts)).float()
 
-    def _with_registers(self, tokens: Tensor, position: Tensor, counts: list[int]) -> Pack:
+    def _with_registers(self, tokens: Tensor, where: Tensor, counts: list[int]) -> Pack:
         """The tokens of each study behind its registers."""
-        number = len(self.registers)
-        nowhere = position.new_full((number, 3), -1)
-        x, places = [], []
-        for part, place in zip(tokens.split(counts), position.split(counts), strict=True):
-            x += [self.registers, part]
-            places += [nowhere, place]
-        lengths = [number + count for count in counts]
-        studies = torch.arange(len(counts), device=tokens.device)
-        study = studies.repeat_interleave(torch.tensor(lengths, device=tokens.device))
-        return Pack(torch.cat(x), lengths, study, torch.cat(places))
+        number, parts = len(self.registers), tokens.split(counts)
+        x = torch.cat([piece for part in parts for piece in (self.registers, part)])
+        rows = torch.arange(len(where), device=where.device) + number * (where[:, 0] + 1)
+        studies = torch.arange(len(counts), device=where.device)
+        begins = studies.repeat_interleave(number)
+        study = torch.cat([begins, where[:, 0]]).sort(stable=True).values
+        position = where.new_full((len(x), 3), -1).index_copy(0, rows, where[:, 1:])
+        return Pack(x, [number + count for count in counts], rows, study, position)
 
     def _rotary(self, pack: Pack, spacing: Tensor, grid: torch.Size) -> tuple[Tensor, Tensor]:
         """Rotary angles of the tokens; registers sit at the centre."""
@@ -248,11 +255,10 @@ class GlioMoE(Encoder):
         nn.init.trunc_normal_(self.registers, std=0.02)
 
 
-def _scatter(tokens: Tensor, kept: Tensor) -> Tensor:
-    """Tokens [N, C] on their grid [B, C, Gd, Gh, Gw]; other positions 0."""
-    grid = tokens.new_zeros(*kept.shape, tokens.shape[1])
-    grid[kept] = tokens
-    return grid.permute(0, 4, 1, 2, 3)
+def _scatter(tokens: Tensor, where: Tensor, shape: torch.Size) -> Tensor:
+    """Tokens [N, C] at their places [N, 4] of a grid [B, C, Gd, Gh, Gw]; other positions 0."""
+    grid = tokens.new_zeros(*shape, tokens.shape[1])
+    return grid.index_put(where.unbind(1), tokens).permute(0, 4, 1, 2, 3)
 
 
 TINY = GlioMoEConfig()

@@ -78,11 +78,10 @@ class ContrastOnly(Objective):
         """`loss` and its parts."""
         features = self.encoder(views.visible, views.mask.keep)
         contrast, accuracy = self.contrast(features, views)
-        routing, use = balance(features)
-        parts = {
-            "loss": self.weights.contrast * contrast + self.weights.routing * routing,
+        routing, shown = balance(features, self.weights)
+        return {
+            "loss": self.weights.contrast * contrast + routing,
             "contrast": contrast.detach(),
             "contrast_accuracy": accuracy,
-            "routing": routing.detach(),
+            **shown,
         }
-        return parts if use is None else {**parts, "expert_use": use}

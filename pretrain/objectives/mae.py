@@ -66,13 +66,12 @@ class MaskedAutoencoder(Objective):
         """`loss` and its parts."""
         features = self.encoder(views.visible, views.mask.keep)
         error = self.reconstruction(features, views)
-        routing, use = balance(features)
-        parts = {
-            "loss": error + self.weights.routing * routing,
+        routing, shown = balance(features, self.weights)
+        return {
+            "loss": error + routing,
             "reconstruction": error.detach(),
-            "routing": routing.detach(),
+            **shown,
         }
-        return parts if use is None else {**parts, "expert_use": use}
 
     def picture(self, views: Views) -> Tensor:
         """Volumes with every masked position predicted, [V, 1, D, H, W]."""

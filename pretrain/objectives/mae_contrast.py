@@ -24,15 +24,14 @@ class MaskedContrast(Objective):
         features = self.encoder(views.visible, views.mask.keep)
         error = self.reconstruction(features, views)
         contrast, accuracy = self.contrast(features, views)
-        routing, use = balance(features)
-        parts = {
-            "loss": error + self.weights.contrast * contrast + self.weights.routing * routing,
+        routing, shown = balance(features, self.weights)
+        return {
+            "loss": error + self.weights.contrast * contrast + routing,
             "reconstruction": error.detach(),
             "contrast": contrast.detach(),
             "contrast_accuracy": accuracy,
-            "routing": routing.detach(),
+            **shown,
         }
-        return parts if use is None else {**parts, "expert_use": use}
 
     def picture(self, views: Views) -> Tensor:
         """Volumes with every masked position predicted, [V, 1, D, H, W]."""

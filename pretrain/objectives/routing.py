@@ -3,19 +3,27 @@
 from torch import Tensor
 
 from gliomoe.models.features import Features
-from gliomoe.models.moe.balance import expert_counts, routing_loss
+from gliomoe.models.moe.balance import expert_counts, routing_loss, z_loss
 from gliomoe.pretrain import distributed
+from gliomoe.pretrain.config import LossConfig
 
 
-def balance(features: Features) -> tuple[Tensor, Tensor | None]:
-    """Routing loss and use of the experts.
+def balance(features: Features, weights: LossConfig) -> tuple[Tensor, dict[str, Tensor]]:
+    """What the routers add to the loss, and what to show of them.
 
     Returns:
-        Scalar loss (0 without a mixture of experts), and [layers, E] each expert's share of the
-        choices, or None.
+        Weighted loss, scalar, 0 without a mixture of experts; and `routing`, `router_z` if it has
+        a weight, and `expert_use` [layers, E], each expert's share of the choices, if there is
+        any.
     """
     if not features.routing:
-        return features.pooled.new_zeros(()), None
+        nothing = features.pooled.new_zeros(())
+        return nothing, {"routing": nothing}
     counts = distributed.mean(expert_counts(features.routing).float())
+    routing = routing_loss(features.routing, counts)
     use = counts / counts.sum(1, keepdim=True).clamp(min=1)
-    return routing_loss(features.routing, counts), use
+    loss, parts = weights.routing * routing, {"routing": routing.detach(), "expert_use": use}
+    if weights.router_z:
+        z = z_loss(features.routing)
+        loss, parts = loss + weights.router_z * z, {**parts, "router_z": z.detach()}
+    return loss, parts

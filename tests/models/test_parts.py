@@ -1,6 +1,4 @@
-"""Fusion, stems, positions, attention, tissue and heads against slow references."""
-
-import math
+"""Stems, positions, attention, tissue and heads against slow references."""
 
 import pytest
 import torch
@@ -9,38 +7,11 @@ from torch.nn.functional import scaled_dot_product_attention
 from gliomoe.data_shards.batch import StudyBatch
 from gliomoe.models.attention import packed_attention
 from gliomoe.models.features import Features
-from gliomoe.models.fusion import Fusion, segment_softmax
 from gliomoe.models.heads.markers import MarkerHead, describe_regions
 from gliomoe.models.heads.segmentation import SegmentationHead
 from gliomoe.models.position import centres, rotary_angles, rotate
-from gliomoe.models.stem import OTHER, SEQUENCES, DetailStem, PatchStem, share_other
+from gliomoe.models.stem import DetailStem, PatchStem
 from gliomoe.models.tissue import pad_to_multiple, patches, tissue_positions
-
-
-def test_segment_softmax_is_a_softmax_of_each_study():
-    scores = torch.tensor([1.0, 300.0, -2.0, 0.5, 0.5])
-    weights = segment_softmax(scores, torch.tensor([0, 0, 1, 2, 2]), 3)
-    expected = torch.cat([scores[:2].softmax(0), torch.ones(1), torch.tensor([0.5, 0.5])])
-    torch.testing.assert_close(weights, expected)
-
-
-def test_segment_softmax_has_the_gradient_of_a_softmax():
-    scores = torch.randn(5, requires_grad=True)
-    upstream = torch.randn(5)
-    (segment_softmax(scores, torch.zeros(5, dtype=torch.int64), 1) * upstream).sum().backward()
-    reference = scores.detach().clone().requires_grad_()
-    (reference.softmax(0) * upstream).sum().backward()
-    torch.testing.assert_close(scores.grad, reference.grad)
-
-
-def test_scalar_fusion_follows_the_importance_of_a_sequence():
-    fusion = Fusion("scalar", 11)
-    with torch.no_grad():
-        fusion.by_sequence[3] = math.log(3)
-    weights = fusion(torch.tensor([0, 3, 3]), torch.tensor([0, 0, 1]), 2)
-    torch.testing.assert_close(weights, torch.tensor([0.25, 0.75, 1.0]))
-    mean = Fusion("mean", 11)(torch.tensor([0, 3, 3]), torch.tensor([0, 0, 1]), 2)
-    torch.testing.assert_close(mean, torch.tensor([0.5, 0.5, 1.0]))
 
 
 def test_patch_stem_equals_a_loop():
@@ -73,19 +44,6 @@ def test_detail_stem_equals_a_loop():
     torch.testing.assert_close(stem(voxels, sequence, study, 2), expected)
 
 
-def test_unseen_sequences_take_the_weights_of_other():
-    stem = DetailStem(channels=4, fusion="scalar")
-    with torch.no_grad():
-        stem.weight.by_sequence[OTHER] = 7
-        stem.fusion.by_sequence[OTHER] = 2
-    before = stem.weight.by_sequence.clone()
-    share_other(stem, ["t1", "flair"])
-    seen, unseen = SEQUENCES.index("flair"), SEQUENCES.index("swi")
-    assert torch.equal(stem.weight.by_sequence[seen], before[seen])
-    assert stem.weight.by_sequence[unseen].eq(7).all()
-    assert stem.fusion.by_sequence[unseen] == 2
-
-
 def test_rotary_products_depend_on_the_distance_alone():
     torch.manual_seed(0)
     q, k = torch.randn(1, 2, 1, 20), torch.randn(1, 2, 1, 20)
@@ -96,6 +54,19 @@ def test_rotary_products_depend_on_the_distance_alone():
     a, b, shift = (torch.randn(1, 3) * 30 for _ in range(3))
     torch.testing.assert_close(product(a, b), product(a + shift, b + shift), atol=1e-3, rtol=1e-3)
     assert (product(a, b) - product(a, b + shift)).abs() > 1e-2
+
+
+def test_rotation_turns_pairs_and_has_the_gradient_of_it():
+    torch.manual_seed(0)
+    cos, sin = rotary_angles(torch.randn(3, 3) * 30, 16)
+    x = torch.randn(3, 2, 1, 16, dtype=torch.float64, requires_grad=True)
+    turned = rotate(x, (cos, sin))
+    for i in range(8):
+        pair = torch.complex(x[..., i], x[..., i + 8])
+        expected = pair * torch.complex(cos[..., i], sin[..., i]).to(torch.complex128)
+        torch.testing.assert_close(turned[..., i], expected.real)
+        torch.testing.assert_close(turned[..., i + 8], expected.imag)
+    assert torch.autograd.gradcheck(lambda x: rotate(x, (cos, sin)), x)
 
 
 def test_positions_are_millimetres_from_the_centre():

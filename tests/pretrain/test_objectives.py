@@ -1,6 +1,7 @@
 """Losses against slow, obviously right ones."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,7 +10,6 @@ from gliomoe.data_shards.augment import AugmentConfig
 from gliomoe.data_shards.errors import UsageError
 from gliomoe.data_shards.reading.reader import OrderConfig, open_reader
 from gliomoe.models.registry import create_model
-from gliomoe.pretrain.config import LossConfig
 from gliomoe.pretrain.decoder import pair_patches, target_patches
 from gliomoe.pretrain.objectives import OBJECTIVES, create_objective
 from gliomoe.pretrain.objectives.contrast import info_nce, positives
@@ -26,11 +26,9 @@ def views(config):
 
 
 def objective(config, name="mae+contrast"):
-    from dataclasses import replace
-
     torch.manual_seed(0)
     model = create_model(config.model.name, **config.model.overrides)
-    config = replace(config, loss=LossConfig(objective=name))
+    config = replace(config, loss=replace(config.loss, objective=name))
     return create_objective(prepare_encoder(model.encoder, config), config)
 
 
@@ -142,3 +140,12 @@ def test_a_study_without_tissue_does_no_harm(config, views):
 def test_an_unknown_objective_lists_the_known(config):
     with pytest.raises(UsageError, match=r"unknown loss.objective 'mea'; known: mae, contrast"):
         objective(config, "mea")
+
+
+def test_the_z_loss_counts_by_its_weight(config, views):
+    plain = objective(config)(views)
+    weighed = objective(replace(config, loss=replace(config.loss, router_z=0.5)))(views)
+    assert "router_z" not in plain
+    added = weighed["loss"] - plain["loss"]
+    torch.testing.assert_close(added, 0.5 * weighed["router_z"], atol=1e-5, rtol=1e-4)
+    assert weighed["router_z"] > 0

@@ -75,6 +75,21 @@ def test_a_killed_run_continues_bit_equal(config, killed_after, monkeypatch, sta
     assert_same_run(config.run.out, broken.run.out)
 
 
+def test_the_routers_biases_move_and_are_resumed(config, killed_after, monkeypatch):
+    config = replace(config, model=replace(config.model, experts=4, router_bias=True))
+    assert pretrain(config)
+    broken = elsewhere(config, "broken")
+    killed_after(5)
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(broken)
+    monkeypatch.undo()
+    assert pretrain(broken)
+    assert_same_run(config.run.out, broken.run.out)
+    biases = [tensor for name, tensor in weights(config.run.out).items() if "router.bias" in name]
+    assert biases and all(bias.any() for bias in biases)
+    assert max(float(bias.abs().max()) for bias in biases) < 10.5 * config.optim.bias_rate
+
+
 def test_a_loss_that_is_not_finite_skips_the_step(config, monkeypatch, caplog):
     whole = loop.make_views
 
