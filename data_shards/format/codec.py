@@ -6,8 +6,9 @@ the same voxels would give other bytes; parallelism is over studies.
 """
 
 from dataclasses import dataclass
+from functools import cache
+from types import ModuleType
 
-import blosc2
 import numpy as np
 
 BLOCK = 32
@@ -17,9 +18,16 @@ LEVELS = 4096
 
 _CODES = np.iinfo(np.int16)
 
-# Also holds for frames that are read: a crop is too small to share out, and the workers of a
-# loader must not multiply threads.
-blosc2.set_nthreads(1)
+
+@cache
+def _blosc2() -> ModuleType:
+    """Blosc2, imported with the first frame: objectives and masks on made-up studies need none."""
+    import blosc2
+
+    # Also holds for frames that are read: a crop is too small to share out, and the workers of a
+    # loader must not multiply threads.
+    blosc2.set_nthreads(1)
+    return blosc2
 
 
 @dataclass(frozen=True)
@@ -68,6 +76,7 @@ def encode(voxels: np.ndarray) -> bytes:
     Args:
         voxels: [D, H, W] int16 or uint8.
     """
+    blosc2 = _blosc2()
     sides = tuple(min(CHUNK, -(-side // BLOCK) * BLOCK) for side in voxels.shape)
     array = blosc2.asarray(
         np.ascontiguousarray(voxels),
@@ -95,7 +104,7 @@ class Frame:
     """
 
     def __init__(self, buffer: memoryview | bytes) -> None:
-        self._array = blosc2.ndarray_from_cframe(buffer, copy=False)
+        self._array = _blosc2().ndarray_from_cframe(buffer, copy=False)
 
     @property
     def shape(self) -> tuple[int, ...]:

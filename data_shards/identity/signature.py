@@ -12,7 +12,6 @@ of summation changes, so the same scan gives the same bytes on any number of thr
 from functools import cache
 
 import numpy as np
-from scipy import ndimage
 
 SIZE = 128
 """Bytes of a signature."""
@@ -85,6 +84,8 @@ def unpack(signatures: np.ndarray) -> np.ndarray:
 
 def _detail(volume: np.ndarray, spacing: tuple[float, float, float]) -> np.ndarray:
     """[points] float64 whole numbers: fine minus coarse appearance in tissue, 0 elsewhere."""
+    from scipy import ndimage  # whoever signs nothing, such as an objective, does without
+
     bright = np.abs(volume)
     median = float(np.median(bright[volume != 0]))
     weight = np.rint(_LEVELS * _ramp(bright / median, *_DARK))
