@@ -17,7 +17,7 @@ from gliomoe.models.encoders import gliomoe, magpie
 from gliomoe.models.errors import ModelError
 from gliomoe.models.model import TASKS, Model, check_tasks
 from gliomoe.models.moe.layer import MixtureOfExperts
-from gliomoe.models.systems import mgmt_net, mts_unet
+from gliomoe.models.systems import mdl_ca, mgmt_net, mts_unet
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,12 @@ MODELS: dict[str, Entry] = {
         "MTS-UNET, 002_94b5e1c8af326309.txt",
         mts_unet.TASKS,
         {"parameters_total": 124e6},
+    ),
+    "mdl_ca": Entry(
+        "mdl_ca",
+        partial(mdl_ca.build, mdl_ca.MDLCAConfig()),
+        "MDL-CA, 001_f9902db458654b34.txt",
+        mdl_ca.TASKS,
     ),
 }
 

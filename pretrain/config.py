@@ -142,7 +142,7 @@ class OptimConfig:
     clip: float = 1.0
     """Largest norm of the gradient."""
     bias_rate: float = 1e-3
-    """Step of the routers' biases, with `model.router_bias`."""
+    """Step of the routers' biases, with `router_bias=true` in `model.set`."""
 
 
 @dataclass(frozen=True)

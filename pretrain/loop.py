@@ -97,7 +97,7 @@ def train_step(training: Training, step: int) -> tuple[StepReport, Views, tuple[
         for name in outcomes[0]
     }
     use = mean.pop("expert_use", None)
-    if config.model.router_bias and use is not None and norm is not None:
+    if config.model.overrides.get("router_bias") and use is not None and norm is not None:
         update_bias(engine.module.encoder, use, config.optim.bias_rate)
     report = StepReport(
         step=step,

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from gliomoe.models.blocks.single_value import allow_single_values
+from gliomoe.models.blocks.few_values import allow_few_values
 from gliomoe.models.recompute import Recomputable
 
 CLASSES = 4
@@ -24,7 +24,7 @@ class SkipBlock(Recomputable):
 
         super().__init__()
         self.layer = UnetResBlock(3, channels_in, channels_out, 3, 1, "instance")
-        allow_single_values(self)
+        allow_few_values(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, D, H, W] → [B, C', D, H, W]."""
@@ -43,7 +43,7 @@ class UpBlock(Recomputable):
             3, channels_in, channels_out, kernel_size=2, stride=2, is_transposed=True
         )
         self.conv_block = UnetResBlock(3, 2 * channels_out, channels_out, 3, 1, "instance")
-        allow_single_values(self)
+        allow_few_values(self)
 
     def forward(self, x: Tensor, finer: Tensor) -> Tensor:
         """[B, C, ceil(D / 2), …] and [B, C', D, H, W] → [B, C', D, H, W]."""

@@ -59,6 +59,19 @@ SMALL: dict[str, dict[str, Any]] = {
         "cmd_channels": 2,
         "dropout": 0.0,
     },
+    "mdl_ca": {
+        "layers": (1, 2, 1, 1),
+        "growth": 4,
+        "stem_channels": 8,
+        "width": 16,
+        "node_width": 8,
+        "graph_heads": 2,
+        "attention_hidden": 8,
+        "dense": (32, 16),
+        "block_dropout": 0.0,
+        "graph_dropout": 0.0,
+        "dropout": 0.0,
+    },
 }
 """Family → settings that make any of its models small."""
 

@@ -76,7 +76,7 @@ def test_a_killed_run_continues_bit_equal(config, killed_after, monkeypatch, sta
 
 
 def test_the_routers_biases_move_and_are_resumed(config, killed_after, monkeypatch):
-    config = replace(config, model=replace(config.model, experts=4, router_bias=True))
+    config = replace(config, model=replace(config.model, experts=4, set=("router_bias=true",)))
     assert pretrain(config)
     broken = elsewhere(config, "broken")
     killed_after(5)

@@ -1,0 +1,43 @@
+"""Dense head for the sparse probabilities of entmax."""
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from gliomoe.models.blocks.few_values import BatchNorm
+from gliomoe.models.heads.activation import entmax_package
+
+
+class EntmaxHead(nn.Module):
+    """Layers of 512 and 128 with batch normalisation and ReLU, logits (MDL-CA, eq. 16-18).
+
+    Dropout follows the first. The logits are those of entmax with α = 1.5, which
+    `heads.activation.probabilities` applies. A batch of one study trains too: see `BatchNorm`.
+    """
+
+    def __init__(
+        self, width: int, hidden: tuple[int, int], classes: Mapping[str, int], dropout: float
+    ):
+        """`classes` are the logits by task; all tasks share the dense layers."""
+        entmax_package()  # missing, it is better said now than at the first prediction
+        super().__init__()
+        first, second = hidden
+        self.dense = nn.Sequential(
+            nn.Linear(width, first),
+            BatchNorm(first),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+            nn.Linear(first, second),
+            BatchNorm(second),
+            nn.ReLU(),
+        )
+        self.logits = nn.ModuleDict({task: nn.Linear(second, n) for task, n in classes.items()})
+        for part in self.modules():
+            if isinstance(part, nn.Linear):
+                nn.init.xavier_uniform_(part.weight)
+                nn.init.zeros_(part.bias)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """Task → logits [B, classes] of [B, width]."""
+        hidden = self.dense(x)
+        return {task: linear(hidden) for task, linear in self.logits.items()}
