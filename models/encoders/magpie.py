@@ -225,10 +225,11 @@ def _feed_forward(config: MagpieConfig, sparse: bool) -> FeedForward | MixtureOf
     return FeedForward(width, hidden * config.top_k)
 
 
-# L has the numbers of blocks of MedNeXt-L; its channels and expansions are smaller, so that the
-# model without mixtures has the 245 GFLOPs of Table 6 (253 at 128³, a multiply-add counted as two).
+# L has the numbers of blocks of MedNeXt-L; channels and expansions are smaller, which brings it to
+# 283 GFLOPs at 128³ and 251 without feed-forward layers, a multiply-add counted as two (Table 6:
+# 275 and 245).
 MEDNEXT_L = MagpieConfig()
-# M and S: the blocks of MedNeXt-M and -S, narrower towards the token level, fewer transformer blocks.
+# M and S have the numbers of blocks of MedNeXt-M and -S, and are narrower in their coarse levels.
 MEDNEXT_M = MagpieConfig(
     channels=(16, 32, 64, 160, 384), blocks=(3, 4, 4, 4, 4), expansion=(2, 2, 3, 3, 3),
     decoder_blocks=(3, 4, 4, 4), msda_width=192, heads=6, depth=5, expert_hidden=768,
