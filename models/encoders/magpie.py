@@ -31,7 +31,7 @@ from gliomoe.models.feed_forward import FeedForward
 from gliomoe.models.heads.magpie import MagpieDecoder
 from gliomoe.models.heads.standard import standard_heads
 from gliomoe.models.model import Model
-from gliomoe.models.moe.layer import MixtureOfExperts
+from gliomoe.models.moe.layer import MixtureOfExperts, sparse_feed_forward
 from gliomoe.models.recompute import Recomputable
 from gliomoe.models.selection import FOUR, select_sequences
 from gliomoe.models.settings import changed
@@ -81,6 +81,10 @@ class MagpieConfig:
     """Experts that a token goes to."""
     expert_hidden: int = 1440
     """Hidden channels of an expert; dense feed-forward layers have `top_k` times as many."""
+    renormalise: bool = False
+    """Divide the gates of a token by their sum."""
+    router_bias: bool = False
+    """Balance the experts by biases that the training loop moves, in place of the loss."""
     dlka: str = "warp"
     """Mode of D-LKA in the decoder (eq. 5): `warp`, `deformable` or `off`."""
 
@@ -220,9 +224,10 @@ def _attention(config: MagpieConfig, level: int) -> DeformableAttentionLayer:
 def _feed_forward(config: MagpieConfig, sparse: bool) -> FeedForward | MixtureOfExperts:
     """A mixture, or a dense layer that is as wide as the experts that a token meets."""
     width, hidden = config.levels[-1], config.expert_hidden
-    if sparse and config.experts > 1:
-        return MixtureOfExperts(width, hidden, config.experts, config.top_k)
-    return FeedForward(width, hidden * config.top_k)
+    experts = config.experts if sparse else 1
+    return sparse_feed_forward(
+        width, hidden, experts, config.top_k, config.renormalise, config.router_bias
+    )
 
 
 # L has the numbers of blocks of MedNeXt-L; channels and expansions are smaller, which brings it to
