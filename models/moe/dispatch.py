@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -36,7 +37,7 @@ def dispatch(x: Tensor, plan: Plan) -> Tensor:
 
 
 def combine(rows: Tensor, plan: Plan) -> Tensor:
-    """Rows [M, C] → the sum of each token's rows [N, C], in float32 or better."""
+    """Rows [M, C] → the sum of each token's rows [N, C]."""
     return _Combine.apply(rows, plan.order, plan.place, plan.top_k)
 
 
@@ -45,9 +46,8 @@ def _spread(x: Tensor, order: Tensor, top_k: int) -> Tensor:
 
 
 def _gather(rows: Tensor, place: Tensor, top_k: int) -> Tensor:
-    if top_k == 1:
-        return rows.index_select(0, place)
-    return rows.index_select(0, place).unflatten(0, (-1, top_k)).sum(dim=1)
+    """The sum of each token's rows; `embedding_bag` holds no copy of them."""
+    return F.embedding_bag(place.view(-1, top_k), rows, mode="sum")
 
 
 class _Dispatch(torch.autograd.Function):

@@ -76,14 +76,16 @@ def _gradients(
     gate_up_gradient, down_gradient = torch.empty_like(gate_up), torch.empty_like(down)
     for expert, rows in _groups(counts):
         gate, up = hidden[rows].chunk(2, dim=1)
-        silu, scale = F.silu(gate), weight[rows].unsqueeze(1)
+        sigmoid, scale = torch.sigmoid(gate), weight[rows].unsqueeze(1)
+        silu = gate * sigmoid
         active = silu * up
         inner = upstream[rows] @ down[expert]
         torch.sum(inner * active, dim=1, out=weight_gradient[rows])
         torch.mm(upstream[rows].T, active.mul_(scale), out=down_gradient[expert])
         inner.mul_(scale)
-        gate_part = torch.ops.aten.silu_backward(inner * up, gate)
-        both = torch.cat([gate_part, inner.mul_(silu)], dim=1)
+        # silu' = sigmoid + silu (1 - sigmoid); torch's own `silu_backward` is several times slower.
+        slope = torch.addcmul(sigmoid, silu, 1 - sigmoid)
+        both = torch.cat([slope.mul_(up).mul_(inner), silu.mul_(inner)], dim=1)
         torch.mm(both, gate_up[expert], out=x_gradient[rows])
         torch.mm(both.T, x[rows], out=gate_up_gradient[expert])
     return x_gradient, weight_gradient, gate_up_gradient, down_gradient

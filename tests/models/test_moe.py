@@ -82,6 +82,21 @@ def test_no_token_at_all():
     assert not layer.experts.down.grad.any()
 
 
+def test_compiled_without_a_break():
+    torch.manual_seed(0)
+    layer = MixtureOfExperts(12, 10, 4, 2, renormalise=True, router_bias=True)
+    compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)
+    for tokens in (9, 30):
+        x = torch.randn(tokens, 12, requires_grad=True)
+        eager, same = layer(x)[0], compiled(x)[0]
+        torch.testing.assert_close(eager, same)
+        inputs = (x, *layer.parameters())
+        torch.testing.assert_close(
+            torch.autograd.grad(eager.square().sum(), inputs),
+            torch.autograd.grad(same.square().sum(), inputs),
+        )
+
+
 def test_nothing_is_dropped_when_all_go_to_one_expert():
     torch.manual_seed(0)
     layer = MixtureOfExperts(width=8, hidden=6, experts=4, top_k=1)
