@@ -127,13 +127,15 @@ def test_two_phantoms_are_learned_by_heart(case, two_phantoms):
 
 
 def test_masked_pretraining_trains_the_encoder(case):
-    encoder, batch = case.bare.encoder.train(), case.batch(sides=(32, 32, 32))
+    encoder = case.bare.encoder.train()
+    side = max(32, 2 * encoder.patch_size)  # some positions to see, some to predict
+    batch = case.batch(sides=(side,) * 3)
     batch.voxels.requires_grad_()
     model = ModelConfig(case.name, decoder_width=64, decoder_depth=1)
     config = PretrainConfig(DataConfig(("nowhere",)), RunConfig(Path("nowhere")), model)
     with pytest.raises(UsageError, match="hide False") if encoder.sequences else nullcontext():
         prepare_encoder(encoder, config)
-    config = replace(config, views=ViewConfig(size=32, shift=0, hide=False))
+    config = replace(config, views=ViewConfig(size=side, shift=0, hide=False))
     objective = MaskedContrast(prepare_encoder(encoder, config), config)
     tissue = tissue_positions(batch, encoder.patch_size)
     scores = torch.rand(tissue.shape, generator=torch.Generator().manual_seed(0))
