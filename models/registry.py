@@ -17,7 +17,7 @@ from gliomoe.models.encoders import gliomoe
 from gliomoe.models.errors import ModelError
 from gliomoe.models.model import TASKS, Model, check_tasks
 from gliomoe.models.moe.layer import MixtureOfExperts
-from gliomoe.models.systems import mgmt_net
+from gliomoe.models.systems import attention_unet, mgmt_net
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,12 @@ MODELS: dict[str, Entry] = {
         partial(mgmt_net.build, mgmt_net.PRESET),
         "MGMT-Net (000_987802eb35c2af6d)",
         ("seg", *mgmt_net.MARKER_TASKS),
+    ),
+    "attention_unet": Entry(
+        "attention_unet",
+        partial(attention_unet.build, attention_unet.PRESET),
+        "joint multiscale attention-guided 3D CNN (003_0ef44555efc35fbc)",
+        ("seg", "grade"),
     ),
 }
 

@@ -34,6 +34,7 @@ SMALL: dict[str, dict[str, Any]] = {
         "pooling_hidden": 8,
         "marker_hidden": 8,
     },
+    "attention_unet": {"channels": (8, 16, 24), "grade_hidden": 16},
 }
 """Family → settings that make any of its models small."""
 
