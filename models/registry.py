@@ -17,7 +17,7 @@ from gliomoe.models.encoders import gliomoe, magpie
 from gliomoe.models.errors import ModelError
 from gliomoe.models.model import TASKS, Model, check_tasks
 from gliomoe.models.moe.layer import MixtureOfExperts
-from gliomoe.models.systems import mdl_ca, mgmt_net, mts_unet
+from gliomoe.models.systems import attention_unet, mdl_ca, mgmt_net, mts_unet
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,12 @@ MODELS: dict[str, Entry] = {
         partial(mgmt_net.build, mgmt_net.PRESET),
         "MGMT-Net, 000_987802eb35c2af6d.txt",
         ("seg", *mgmt_net.MARKER_TASKS),
+    ),
+    "attention_unet": Entry(
+        "attention_unet",
+        partial(attention_unet.build, attention_unet.PRESET),
+        "Joint attention-guided CNN, 003_0ef44555efc35fbc.txt",
+        ("seg", "grade"),
     ),
     "mts_unet": Entry(
         "mts_unet",

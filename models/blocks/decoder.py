@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from gliomoe.models.blocks.attention_gate import AttentionGate, enlarge
 from gliomoe.models.blocks.normalisation import normalisation
+from gliomoe.models.blocks.residual import conv3
 from gliomoe.models.recompute import Recomputable
 
 
@@ -16,19 +17,21 @@ class UpBlock(Recomputable):
     Trilinear enlargement by two, a 3³ convolution, concatenation with the skip connection,
     normalisation and ReLU. A second 3³ convolution brings the concatenation back to the channels
     of the level, and the first one's result is added: the paper's residual connection needs equal
-    channels on both sides.
+    channels on both sides. The sum is normalised too, so that logits start at a scale that learns.
     """
 
     def __init__(self, below: int, here: int, norm: str, gated: bool, dropout: float = 0.0):
+        """`dropout` takes out whole channels of the concatenation."""
         super().__init__()
-        self.refine = nn.Conv3d(below, here, 3, padding=1, bias=False)
+        self.refine = conv3(below, here)
         self.gate = AttentionGate(here, below, max(1, here // 2)) if gated else None
         self.join = nn.Sequential(
             normalisation(norm, 2 * here),
             nn.ReLU(inplace=True),
             nn.Dropout3d(dropout),
-            nn.Conv3d(2 * here, here, 3, padding=1),
+            conv3(2 * here, here),
         )
+        self.norm = nn.Sequential(normalisation(norm, here), nn.ReLU(inplace=True))
 
     def forward(self, x: Tensor, skip: Tensor) -> tuple[Tensor, Tensor | None]:
         """Decoder map of the finer level, and the gate of its skip connection.
@@ -44,18 +47,22 @@ class UpBlock(Recomputable):
         if self.gate is not None:
             skip, gate = self.gate(skip, x)
         refined = self.refine(enlarge(x, skip.shape[-3:]))
-        return refined + self.join(torch.cat([refined, skip], dim=1)), gate
+        joined = self.join(torch.cat([refined, skip], dim=1))
+        return self.norm(refined + joined), gate
 
 
 class Decoder(nn.Module):
     """`UpBlock`s from the coarsest level of a pyramid to full resolution."""
 
     def __init__(self, channels: Sequence[int], norm: str, gated: bool, dropout: float = 0.0):
-        """`channels` of the pyramid, full resolution first; the decoder's maps have the same."""
+        """`channels` of the pyramid, full resolution first; the decoder's maps have the same.
+
+        `dropout` is that of the coarsest block, where it costs least (Kendall et al. 2017).
+        """
         super().__init__()
         self.blocks = nn.ModuleList(
-            UpBlock(below, here, norm, gated, dropout)
-            for here, below in zip(channels, channels[1:], strict=False)
+            UpBlock(below, here, norm, gated, dropout if level == len(channels) - 2 else 0.0)
+            for level, (here, below) in enumerate(zip(channels, channels[1:], strict=False))
         )
 
     def forward(self, pyramid: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:

@@ -10,10 +10,17 @@ SLOPE = 0.01
 """Of the leaky ReLU."""
 
 
+def conv3(channels_in: int, channels_out: int, stride: int = 1) -> nn.Conv3d:
+    """A 3³ convolution without bias that keeps the variance through ReLU (He et al. 2015)."""
+    layer = nn.Conv3d(channels_in, channels_out, 3, stride, padding=1, bias=False)
+    nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+    return layer
+
+
 def conv_norm_relu(channels_in: int, channels_out: int, norm: str, stride: int = 1) -> nn.Module:
     """Convolution of 3³, normalisation, ReLU; side n becomes ceil(n / stride)."""
     return nn.Sequential(
-        nn.Conv3d(channels_in, channels_out, 3, stride, padding=1, bias=False),
+        conv3(channels_in, channels_out, stride),
         normalisation(norm, channels_out),
         nn.ReLU(inplace=True),
     )
@@ -25,7 +32,7 @@ class ResidualBlock(nn.Module):
     def __init__(self, channels: int, norm: str):
         super().__init__()
         self.first = conv_norm_relu(channels, channels, norm)
-        self.second = nn.Conv3d(channels, channels, 3, padding=1, bias=False)
+        self.second = conv3(channels, channels)
         self.norm = normalisation(norm, channels)
         self.activation = nn.ReLU(inplace=True)
 

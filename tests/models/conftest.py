@@ -51,6 +51,7 @@ SMALL: dict[str, dict[str, Any]] = {
         "pooling_hidden": 8,
         "marker_hidden": 8,
     },
+    "attention_unet": {"channels": (8, 16, 24), "grade_hidden": 16},
     "mts_unet": {
         "feature_size": 4,
         "heads": (1, 2, 2, 4),
