@@ -51,8 +51,10 @@ class Setup:
     batches: tuple[int, ...] = (1, 2, 4, 8, 16)
     batch: int = 4
     """Studies where only one batch is measured."""
-    seconds: float = 4.0
+    seconds: float = 2.5
     """How long a figure is repeated."""
+    patience: float = 40.0
+    """Seconds of an item after which it begins no larger batch; what it has is kept."""
 
 
 def machine(setup: Setup) -> dict[str, Any]:
@@ -94,16 +96,18 @@ def flops(model: str, setup: Setup) -> dict[str, Any]:
 
 def pretraining(model: str, setup: Setup) -> dict[str, Any]:
     """Steps of batches of more and more studies until memory or time ends."""
+    begun = time.monotonic()
     objective = masked_reconstruction(model).to(setup.device)
     found: dict[str, Any] = {}
     for batch in setup.batches:
+        if time.monotonic() - begun > setup.patience:
+            found[str(batch)] = "left out: no time"
+            break
         try:
-            found[str(batch)] = step = _steps(objective, objective, batch, setup)
+            found[str(batch)] = _steps(objective, objective, batch, setup)
         except torch.cuda.OutOfMemoryError:
             found[str(batch)] = "out of memory"
             break
-        if step["step_s"] > setup.seconds:
-            break  # the next would take too long
     fits = [int(batch) for batch, step in found.items() if isinstance(step, dict)]
     return {"batches": found, "largest_batch_that_ran": max(fits, default=None)}
 
