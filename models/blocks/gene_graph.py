@@ -74,8 +74,8 @@ class GeneGraph(nn.Module):
             "add_self_loops": False,
             "negative_slope": NEGATIVE_SLOPE,
         }
-        self.first = geometric.nn.GATConv(node_width, width // heads, heads, **shared)
-        self.second = geometric.nn.GATConv(width // heads * heads, width, 1, **shared)
+        self.first: nn.Module = geometric.nn.GATConv(node_width, width // heads, heads, **shared)
+        self.second: nn.Module = geometric.nn.GATConv(width // heads * heads, width, 1, **shared)
         self.dropout = nn.Dropout(dropout)
         pairs, weights = normalised_adjacency(genes, edges)
         self.register_buffer("edges", torch.tensor(pairs).t().contiguous())
