@@ -52,6 +52,9 @@ class GeneGraph(nn.Module):
     give, a learned embedding of "no genes".
     """
 
+    edges: Tensor
+    adjacency: Tensor
+
     def __init__(
         self,
         genes: int,
@@ -74,8 +77,8 @@ class GeneGraph(nn.Module):
             "add_self_loops": False,
             "negative_slope": NEGATIVE_SLOPE,
         }
-        self.first: nn.Module = geometric.nn.GATConv(node_width, width // heads, heads, **shared)
-        self.second: nn.Module = geometric.nn.GATConv(width // heads * heads, width, 1, **shared)
+        self.first = geometric.nn.GATConv(node_width, width // heads, heads, **shared)
+        self.second = geometric.nn.GATConv(width // heads * heads, width, 1, **shared)
         self.dropout = nn.Dropout(dropout)
         pairs, weights = normalised_adjacency(genes, edges)
         self.register_buffer("edges", torch.tensor(pairs).t().contiguous())
