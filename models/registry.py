@@ -37,7 +37,7 @@ class Entry:
 
 
 OURS = "GlioMoE"
-MAGPIE = "MAGPIE (004_8b31f988bf23d61e.txt)"
+MAGPIE = "MAGPIE, 004_8b31f988bf23d61e.txt"
 
 MODELS: dict[str, Entry] = {
     "gliomoe_tiny": Entry("gliomoe", partial(gliomoe.build, gliomoe.TINY), OURS),

@@ -131,6 +131,6 @@ def _sizes(row: dict[str, Any]) -> list[str]:
 def _last(row: dict[str, Any], bench: bool) -> list[str]:
     """What stands at the end of a row."""
     if not bench:
-        return [row["paper"]]
+        return [row["paper"].split(",")[0]]
     found = row["bench"]
     return [f"{found['step_s']:.2f} s", f"{found['peak_memory_bytes'] / 1e9:.2f} GB"]

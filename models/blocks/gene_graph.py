@@ -52,6 +52,9 @@ class GeneGraph(nn.Module):
     give, a learned embedding of "no genes".
     """
 
+    edges: Tensor
+    adjacency: Tensor
+
     def __init__(
         self,
         genes: int,

@@ -7,6 +7,7 @@ tensor while it is built, which the meta device does not have.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -86,7 +87,9 @@ class SwinStages(nn.Module):
 
         super().__init__()
         first = config.feature_size
-        self.patch_embed = PatchEmbed(2, channels, first, norm_layer=None, spatial_dims=3)
+        without: Any = None  # MONAI's annotations allow neither this nor a class to merge with
+        self.patch_embed = PatchEmbed(2, channels, first, norm_layer=without, spatial_dims=3)
+        merging: Any = PatchMerging
         for stage in range(4):
             layer = BasicLayer(
                 dim=first * 2**stage,
@@ -95,7 +98,7 @@ class SwinStages(nn.Module):
                 window_size=(config.window,) * 3,
                 drop_path=[0.0] * config.depths[stage],
                 qkv_bias=True,
-                downsample=PatchMerging,
+                downsample=merging,
             )
             self.add_module(f"layers{stage + 1}", Stage(layer))
 

@@ -85,7 +85,9 @@ class MTSUNet(Model):
         markers, maps = {}, {}
         if "tafe" in self.heads:
             vector = self.heads["tafe"](pyramid)
-            markers = {task: head(vector) for task, head in self.heads["markers"].items()}
+            linear = self.heads["markers"]
+            assert isinstance(linear, nn.ModuleDict)
+            markers = {task: head(vector) for task, head in linear.items()}
             if "cmd" in self.heads:
                 whole = slice(WHOLE_TUMOUR, WHOLE_TUMOUR + 1)
                 tumour = None if seg is None else seg[:, whole].detach().sigmoid()

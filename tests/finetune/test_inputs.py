@@ -28,7 +28,8 @@ def shards(ball_shards):
 def table(tmp_path):
     path = tmp_path / "genes.tsv"
     path.write_text(
-        "participant_id\tTP53_mut\tTP53_cn\tTP53_expr\tIDH1_mut\tIDH1_cn\tIDH1_expr\n"
+        "participant_id\tTP53_mutation\tTP53_copy_number\tTP53_expression\t"
+        "IDH1_mutation\tIDH1_copy_number\tIDH1_expression\n"
         "sub-case-0\t1\t-1\t0.5\t0\t0\tn/a\n"
         "CASE_2\t0\t2\t-1.5\t1\t0\t2.25\n"
     )

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from gliomoe.models import create_model
+from gliomoe.models.blocks.intensity import centred
 from gliomoe.models.errors import ModelError
 from gliomoe.models.heads.regions import region_logits
 from gliomoe.models.heads.swin_unetr import from_swin_unetr
@@ -48,7 +49,7 @@ def test_the_weights_of_swin_unetr_give_its_map(make_batch):
     ours.heads["seg"].out.load_state_dict(theirs.out.state_dict())
     batch = make_batch([FOUR, (3, 1, 0, 2)], (64, 32, 32))
     order = [0, 1, 2, 3, 6, 5, 7, 4]
-    stacked = batch.voxels[order].view(2, 4, 64, 32, 32)
+    stacked = centred(batch.voxels[order].view(2, 4, 64, 32, 32))
     with torch.no_grad():
         prediction, levels = ours(batch), theirs.swinViT(stacked)
         for level, expected in zip(prediction.features.pyramid[1:], levels, strict=True):
