@@ -55,8 +55,8 @@ class ModelConfig:
     experts: int | None = None
     """Experts of each mixture; the model's own if not given, 1 for a dense model."""
     set: tuple[str, ...] = ()
-    """Other settings of the model, as `top_k=1 dlka=off`; with `router_bias=true` biases balance the
-    experts (`optim.bias_rate`), and loss.routing may be 0."""
+    """Other settings of the model, as `top_k=1 dlka=off`; with `router_bias=true` biases balance
+    the experts by `optim.bias_rate`, and loss.routing may be 0."""
     decoder_width: int = 128
     """Width of the decoder's blocks."""
     decoder_depth: int = 2

@@ -21,7 +21,7 @@ def model(sequences=(), genes=()):
 
 @pytest.fixture
 def shards(ball_shards):
-    return ShardSet(ball_shards(range(3)))
+    return ShardSet.open(ball_shards(range(3)))
 
 
 @pytest.fixture
