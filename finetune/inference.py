@@ -5,7 +5,7 @@ tumour found in it, as training looks at crops with tumour only.
 Shapes: M models, V volumes, R regions, D H W voxels, W windows in one call.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,9 +13,11 @@ from torch import Tensor, nn
 
 from gliomoe.data_shards.batch import StudyBatch, StudySample
 from gliomoe.data_shards.labels import REGIONS
+from gliomoe.data_shards.order import seed_for
 from gliomoe.finetune.precision import Precision, autocast
 from gliomoe.models.features import Activation
 from gliomoe.models.heads.activation import probabilities
+from gliomoe.models.uncertainty import mc_dropout
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,9 @@ class InferenceConfig:
     batch: int = 2
     """Windows computed at once."""
     precision: Precision = "auto"
+    draws: int = 0
+    """Predictions of each model with dropout switched on, whose mean is taken (Monte Carlo dropout);
+    0 predicts once without."""
 
 
 @dataclass(frozen=True)
@@ -56,20 +61,36 @@ def predict_study(
 
     Raises:
         ValueError: If no voxel of the study shows tissue.
+        ModelError: If dropout shall draw and a model has none.
     """
     if not sample.voxels.any():
         raise ValueError(f"study {sample.key}: no voxel differs from the background")
-    regions, markers = [], []
-    for model in models:
-        seg, told = _predict_one(model, sample, config)
-        regions.append(seg)
+    total: Tensor | None = None
+    markers: list[dict[str, Tensor]] = []
+    for seg, told in _predictions(models, sample, config):
         markers.append(told)
+        if seg is not None:
+            total = seg if total is None else total + seg
     means = {task: torch.stack([m[task] for m in markers]).mean(0) for task in markers[0]}
-    found = [seg for seg in regions if seg is not None]
-    if not found:
+    if total is None:
         return StudyPrediction(None, None, means)
-    mean = torch.stack(found).mean(0)
+    mean = total / len(markers)
     return StudyPrediction(mean, binary_entropy(mean).mean(0), means)
+
+
+def _predictions(
+    models: Sequence[nn.Module], sample: StudySample, config: InferenceConfig
+) -> Iterator[tuple[Tensor | None, dict[str, Tensor]]]:
+    """What each model says, once or as often as dropout draws; the same draws for a study."""
+    for model in models:
+        model.eval()
+        if not config.draws:
+            yield _predict_one(model, sample, config)
+            continue
+        with torch.random.fork_rng(), mc_dropout(model):
+            torch.manual_seed(seed_for(0, "dropout", sample.key))
+            for _ in range(config.draws):
+                yield _predict_one(model, sample, config)
 
 
 def binary_entropy(probability: Tensor) -> Tensor:
@@ -83,7 +104,6 @@ def _predict_one(
     model: nn.Module, sample: StudySample, config: InferenceConfig
 ) -> tuple[Tensor | None, dict[str, Tensor]]:
     """Region probabilities and marker probabilities of one model, on the CPU."""
-    model.eval()
     device = next(model.parameters()).device
     windows = _Windows(model, sample, config.precision)
     voxels = sample.voxels[None].to(device)

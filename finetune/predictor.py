@@ -44,13 +44,16 @@ class Predictor:
     """Case name → gene table [G, A]; empty for models of images alone."""
 
     @classmethod
-    def open(cls, source: Path, device: str = "auto", genes: Path | None = None) -> "Predictor":
+    def open(
+        cls, source: Path, device: str = "auto", genes: Path | None = None, draws: int = 0
+    ) -> "Predictor":
         """Load a fine-tuned run's folder (the ensemble of its folds) or one checkpoint folder.
 
         Args:
             source: The folder.
             device: `auto`: the GPU if there is one.
             genes: Gene table of the cases, for models that take one.
+            draws: Predictions with dropout switched on, of each member; 0 predicts without.
 
         Raises:
             UsageError: If it is neither, or an encoder without heads, or the gene table is missing.
@@ -69,7 +72,7 @@ class Predictor:
             sha256=hashes[0] if len(hashes) == 1 else joint,
             sequences=tuple(sorted(trained_on, key=SEQUENCES.index)),
             preprocess=PreprocessConfig.from_json(run.preprocessing),
-            inference=run.inference,
+            inference=replace(run.inference, draws=draws),
             thresholds=run.thresholds,
             genes=gene_tables(models[0], genes),
         )

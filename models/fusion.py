@@ -85,9 +85,14 @@ class Fusion(nn.Module):
             studies: B.
 
         Returns:
-            [..., C] of each study that has volumes, in order.
+            [..., C] of each study, in order.
+
+        Raises:
+            ModelError: If a study has no volume.
         """
         owners = study.tolist()
+        if empty := sorted(set(range(studies)) - set(owners)):
+            raise ModelError(f"study number {empty[0]} of the batch has no sequence; leave it out")
         if self.kind == "content":
             return self._by_content(volumes, sequence, owners)
         shares = self.weights(sequence, study.to(sequence.device), studies).unbind()

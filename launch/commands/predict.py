@@ -28,6 +28,9 @@ class Options:
     """What is written."""
     genes: Path | None = None
     """TSV with the cases' genes, for models that take them (mdl_ca)."""
+    draws: int = 0
+    """Monte Carlo dropout: predict so often with dropout switched on and take the mean; 0: once,
+    without."""
     device: str = "auto"
     """`auto`: the GPU if there is one."""
     json: bool = False
@@ -37,7 +40,7 @@ class Options:
 def run(options: Options) -> int:
     """Predict; 1 if a case failed."""
     cases = find_cases(options.input)
-    predictor = Predictor.open(options.model, options.device, options.genes)
+    predictor = Predictor.open(options.model, options.device, options.genes, options.draws)
     report = predict_cases(predictor, cases, options.out, options.written)
     for name, reason in report.failed.items():
         print(f"gliomoe predict: {name}: {reason}", file=sys.stderr)

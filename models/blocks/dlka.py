@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from gliomoe.models.blocks.normalisation import ChannelNorm
+from gliomoe.models.blocks.normalisation import InstanceNorm
 from gliomoe.models.blocks.sampling import sample_voxels, voxel_centres
 from gliomoe.models.errors import ModelError
 from gliomoe.models.recompute import Recomputable
@@ -75,7 +75,7 @@ class DeformableLargeKernelAttention(Recomputable):
         super().__init__()
         if mode not in MODES:
             raise ModelError(f"unknown mode {mode!r} of D-LKA; known: {', '.join(MODES)}")
-        self.norm = ChannelNorm(channels)
+        self.norm = InstanceNorm(channels, affine=True)
         self.before = nn.Conv3d(channels, channels, 1)
         self.deform = DeformableConv3d(channels) if mode == "deformable" else WarpedConv3d(channels)
         self.local = nn.Conv3d(channels, channels, 5, padding=2, groups=channels, bias=False)

@@ -7,7 +7,7 @@ shortcut. Down and up blocks change resolution in the depth-wise convolution.
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gliomoe.models.blocks.normalisation import ChannelNorm
+from gliomoe.models.blocks.normalisation import InstanceNorm
 from gliomoe.models.recompute import Recomputable
 
 
@@ -62,7 +62,7 @@ class MedNeXtUp(Recomputable):
 def _mix(channels_in: int, channels_out: int, expansion: int) -> nn.Sequential:
     """Normalisation, expansion, GELU, compression."""
     return nn.Sequential(
-        ChannelNorm(channels_in),
+        InstanceNorm(channels_in, affine=True),
         nn.Conv3d(channels_in, expansion * channels_in, 1),
         nn.GELU(),
         nn.Conv3d(expansion * channels_in, channels_out, 1),

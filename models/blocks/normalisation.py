@@ -1,12 +1,14 @@
-"""Normalisation of maps of any size, by name where a published system leaves the choice.
+"""Normalisation that also works where a channel has one value or few.
 
-Notable: torch refuses to normalise a single voxel in training, which small crops have at the
-coarsest level; the layers here do not.
+torch refuses to train on statistics of one value: instance normalisation of a map of one voxel,
+batch normalisation of one study. Both occur here, on small crops and in small batches. Of two
+values batch normalisation leaves the sign alone, and next to no gradient.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from gliomoe.models.errors import ModelError
 
@@ -15,45 +17,40 @@ NORMS = ("batch", "group")
 GROUPS = 8
 """Most groups of group normalisation; fewer where the channels do not divide."""
 
-
-class BatchNorm(nn.BatchNorm3d):
-    """Batch normalisation that also takes one voxel of one study in training.
-
-    The variance of one value is undefined and torch refuses it; such a map, the coarsest level of
-    a crop no larger than the stride, is normalised by the running statistics, as in evaluation.
-    """
-
-    def forward(self, input: Tensor) -> Tensor:
-        """[B, C, D, H, W] → the same shape."""
-        if self.training and input.numel() == input.shape[1]:
-            mean, variance = self.running_mean, self.running_var
-            return F.batch_norm(input, mean, variance, self.weight, self.bias, eps=self.eps)
-        return super().forward(input)
+FEW = 8
+"""Fewer values of a channel than this are too few for statistics of their own."""
 
 
-class ChannelNorm(nn.Module):
-    """Instance normalisation, which group normalisation with one channel a group is.
-
-    Notable: torch's modules refuse maps of a single voxel in training, which small crops have at
-    the coarsest level; here such a map becomes the bias.
-    """
-
-    def __init__(self, channels: int, eps: float = 1e-5):
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(channels))
-        self.bias = nn.Parameter(torch.zeros(channels))
-        self.eps = eps
+class InstanceNorm(nn.InstanceNorm3d):
+    """Instance normalisation; a map of one voxel passes unchanged, for it would become 0."""
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, D, H, W] → the same shape."""
-        cudnn = torch.backends.cudnn.enabled
-        return torch.instance_norm(
-            x, self.weight, self.bias, None, None, True, 0.0, self.eps, cudnn
-        )
+        return x if x.shape[2:].numel() == 1 else super().forward(x)
 
-    def extra_repr(self) -> str:
-        """Channels, for printing."""
-        return str(len(self.weight))
+
+class BatchNorm(_BatchNorm):
+    """Batch normalisation over vectors or maps, of torch's where there are enough values.
+
+    With fewer than `FEW` values per channel the running statistics normalise in training too; the
+    values join them first, as an exponential moving average that no gradient passes.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C] or [B, C, D, H, W] → the same shape."""
+        mean, variance = self.running_mean, self.running_var
+        assert mean is not None and variance is not None and self.momentum is not None
+        few = x.numel() < FEW * x.shape[1]
+        if self.training and few:
+            with torch.no_grad():
+                values = x.detach().float().transpose(0, 1).flatten(1)
+                mean.lerp_(values.mean(1), self.momentum)
+                deviation = (values - mean.unsqueeze(1)).square().mean(1)
+                variance.lerp_(deviation, self.momentum)
+            # The next batch changes them in place; backward needs those of this one.
+            mean, variance = mean.clone(), variance.clone()
+        own = self.training and not few
+        return F.batch_norm(x, mean, variance, self.weight, self.bias, own, self.momentum, self.eps)
 
 
 def normalisation(kind: str, channels: int) -> nn.Module:
@@ -75,3 +72,14 @@ def check_norm(kind: str) -> None:
     """`ModelError` for a normalisation that is not known."""
     if kind not in NORMS:
         raise ModelError(f"unknown norm {kind!r}; known: {', '.join(NORMS)}")
+
+
+def allow_few_values(module: nn.Module) -> None:
+    """Put these normalisations in the place of torch's, in place, before any training."""
+    for parent in list(module.modules()):
+        for name, child in list(parent.named_children()):
+            if type(child) is nn.InstanceNorm3d:
+                affine = child.affine
+                setattr(parent, name, InstanceNorm(child.num_features, child.eps, affine=affine))
+            elif type(child) is nn.BatchNorm3d:
+                setattr(parent, name, BatchNorm(child.num_features, child.eps, child.momentum))

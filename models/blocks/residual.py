@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gliomoe.models.blocks.normalisation import ChannelNorm, normalisation
+from gliomoe.models.blocks.normalisation import InstanceNorm, normalisation
 from gliomoe.models.recompute import Recomputable
 
 SLOPE = 0.01
@@ -51,9 +51,9 @@ class ResidualUnit(Recomputable):
         super().__init__()
         self.stride = stride
         self.first = nn.Conv3d(channels_in, channels_out, 3, stride, 1, bias=False)
-        self.first_norm = ChannelNorm(channels_out)
+        self.first_norm = InstanceNorm(channels_out, affine=True)
         self.second = nn.Conv3d(channels_out, channels_out, 3, padding=1, bias=False)
-        self.second_norm = ChannelNorm(channels_out)
+        self.second_norm = InstanceNorm(channels_out, affine=True)
         self.shortcut = (
             nn.Conv3d(channels_in, channels_out, 1) if channels_in != channels_out else None
         )

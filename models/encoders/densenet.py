@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from gliomoe.models.blocks.few_values import allow_few_values
+from gliomoe.models.blocks.normalisation import allow_few_values
 from gliomoe.models.blocks.intensity import centred
 from gliomoe.models.encoders.dense import DenseEncoder, Padded
 from gliomoe.models.errors import ModelError

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from gliomoe.models.blocks.few_values import BatchNorm
+from gliomoe.models.blocks.normalisation import BatchNorm
 from gliomoe.models.heads.activation import entmax_package
 
 

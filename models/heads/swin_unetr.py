@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from gliomoe.models.blocks.few_values import allow_few_values
+from gliomoe.models.blocks.normalisation import allow_few_values
 from gliomoe.models.recompute import Recomputable
 
 CLASSES = 4

@@ -28,7 +28,8 @@ from gliomoe.pretrain.masking import apply_scores
 from gliomoe.pretrain.objectives.mae import MaskedAutoencoder
 from gliomoe.pretrain.views import StudyViews, Views, collate_pairs, make_views
 
-STUDIES = 2
+STUDIES = 1
+"""Of two the dense networks keep more than 24 GB can hold."""
 PATCH = 8
 MASK = MaskConfig()
 """75 % masked, a third of that predicted: what pretraining does by default."""

@@ -2,7 +2,7 @@
 
     python tests/benchmarks/pretraining_step.py [--quick] [--minutes N]
 
-Forward and backward pass in float32 on two threads, two studies of four sequences, crops of 96³,
+Forward and backward pass in float32 on two threads, one study of four sequences, crops of 96³,
 networks of the same number of parameters (± 10 %): the flagship's step (`mae`), the same trunk
 without token dropping, the flagship with patches of 16³ as ViTAutoEnc has, and MONAI's SwinUNETR
 and ViTAutoEnc and nnU-Net's residual-encoder U-Net, which see masked images and give whole ones.

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from gliomoe.data_shards.batch import StudyBatch, StudySample
 from gliomoe.finetune.inference import InferenceConfig, binary_entropy, predict_study
+from gliomoe.models.errors import ModelError
 from gliomoe.models.features import Features, Predictions
 
 
@@ -106,3 +107,36 @@ def test_a_study_of_air_is_refused():
 def test_entropy_in_bits():
     assert binary_entropy(torch.tensor(0.5)).item() == pytest.approx(1.0)
     assert binary_entropy(torch.tensor([0.0, 1.0])).max().item() < 1e-5
+
+
+class Dropping(Voxelwise):
+    """Loses all of its logits half of the time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.drop = nn.Dropout(0.5)
+
+    def forward(self, batch: StudyBatch) -> Predictions:
+        predictions = super().forward(batch)
+        kept = self.drop(torch.ones(1)).clamp(max=1)
+        return replace(predictions, seg=predictions.seg * kept)
+
+
+def test_dropout_draws_are_averaged_and_the_same_for_a_study():
+    study, config = sample(), InferenceConfig(precision="fp32")
+    once = predict_study([Dropping()], study, config).regions
+    drawn = replace(config, draws=16)
+    mean = predict_study([Dropping()], study, drawn).regions
+    share = (mean - 0.5) / (once - 0.5)  # of the draws that kept the logits
+    tissue = (study.voxels != 0).any(0)
+    kept = float(share[0][tissue].median())
+    assert 0 < kept < 1
+    assert abs(kept * 16 - round(kept * 16)) < 1e-3
+    before = torch.random.get_rng_state()
+    assert torch.equal(predict_study([Dropping()], study, drawn).regions, mean)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_a_model_without_dropout_has_nothing_to_draw():
+    with pytest.raises(ModelError, match="no dropout layer"):
+        predict_study([Voxelwise()], sample(), InferenceConfig(precision="fp32", draws=4))

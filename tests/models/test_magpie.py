@@ -14,7 +14,6 @@ from gliomoe.models.blocks.dlka import (
 )
 from gliomoe.models.blocks.mednext import MedNeXtDown, MedNeXtUp
 from gliomoe.models.blocks.msda import MultiScaleDeformableAttention
-from gliomoe.models.blocks.normalisation import ChannelNorm
 from gliomoe.models.blocks.residual import ResidualUnit
 from gliomoe.models.errors import ModelError
 from gliomoe.models.feed_forward import FeedForward
@@ -160,16 +159,6 @@ def test_up_block_doubles_and_pads_its_first_plane():
     assert enlarged.shape == (1, 3, 4, 6, 2)
     assert not enlarged[:, :, 0].any()
     assert enlarged[:, :, 1:, 1:, 1:].all()
-
-
-def test_channel_norm_is_group_norm_with_one_channel_a_group():
-    norm, x = ChannelNorm(3), torch.randn(2, 3, 2, 3, 4)
-    nn.init.normal_(norm.weight)
-    nn.init.normal_(norm.bias)
-    expected = nn.functional.group_norm(x, 3, norm.weight, norm.bias)
-    torch.testing.assert_close(norm(x), expected)
-    single = norm(torch.randn(1, 3, 1, 1, 1))
-    torch.testing.assert_close(single.flatten(), norm.bias, atol=1e-3, rtol=0)
 
 
 @pytest.mark.parametrize(

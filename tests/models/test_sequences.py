@@ -2,8 +2,10 @@
 
 from dataclasses import replace
 
+import pytest
 import torch
 
+from gliomoe.models.errors import ModelError
 from gliomoe.models.model import TASKS
 from gliomoe.models.stem import OTHER
 
@@ -51,3 +53,13 @@ def test_a_number_outside_the_table_is_other(make_model, make_batch):
     encoder, batch = make_model().encoder, make_batch([(OTHER,)])
     unknown = replace(batch, sequence=torch.tensor([77]))
     assert torch.equal(encoder(batch).tokens, encoder(unknown).tokens)
+
+
+def test_a_study_without_any_sequence_is_named(make_model, make_batch):
+    batch = make_batch([(0, 1), (3,)])
+    first = batch.study == 0
+    lacking = replace(
+        batch, voxels=batch.voxels[first], sequence=batch.sequence[first], study=batch.study[first]
+    )
+    with pytest.raises(ModelError, match="study number 1 of the batch has no sequence"):
+        make_model()(lacking)
