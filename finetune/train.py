@@ -28,7 +28,7 @@ from gliomoe.finetune.cases import (
 )
 from gliomoe.finetune.config import SCRATCH, FinetuneConfig
 from gliomoe.finetune.dataset import CropDataset, read_case
-from gliomoe.finetune.inputs import with_inputs
+from gliomoe.finetune.inputs import gene_tables, with_inputs
 from gliomoe.finetune.label_table import read_label_table
 from gliomoe.finetune.loop import FoldData, train_fold
 from gliomoe.finetune.losses import prevalence_weights
@@ -93,8 +93,9 @@ def prepare(config: FinetuneConfig) -> Prepared:
     model = create_model(architecture["name"], config.tasks, **architecture["overrides"])
     if checkpoint is not None:
         load_encoder(model, checkpoint)  # what does not fit is refused before anything is written
+    gene_tables(model, config.genes)  # bad tables are refused before cases are preprocessed
     if config.labels is not None:
-        read_label_table(config.labels)  # a bad table is refused before cases are preprocessed
+        read_label_table(config.labels)
     else:
         require_labels(config.data, config.markers)
     shards = open_or_build(

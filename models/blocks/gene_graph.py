@@ -1,5 +1,6 @@
 """Graph attention over genes: what is known of a patient's genes → one vector, and one per gene."""
 
+import warnings
 from collections.abc import Sequence
 from types import ModuleType
 
@@ -16,7 +17,9 @@ NEGATIVE_SLOPE = 0.2
 def geometric_package() -> ModuleType:
     """The package `torch_geometric`, which comes with the extra `genes`."""
     try:
-        import torch_geometric.nn
+        with warnings.catch_warnings():  # its own use of what torch gives up
+            warnings.simplefilter("ignore", FutureWarning)
+            import torch_geometric.nn
     except ImportError:
         raise ModelError("mdl_ca needs torch-geometric: pip install 'gliomoe[genes]'") from None
     return torch_geometric
