@@ -32,7 +32,7 @@ class InferenceConfig:
     """Windows computed at once."""
     precision: Precision = "auto"
     draws: int = 0
-    """Predictions of each model with dropout switched on, whose mean is taken (Monte Carlo dropout);
+    """Monte Carlo dropout: so many predictions of each model, dropout switched on, are averaged;
     0 predicts once without."""
 
 

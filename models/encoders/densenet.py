@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from gliomoe.models.blocks.normalisation import allow_few_values
 from gliomoe.models.blocks.intensity import centred
+from gliomoe.models.blocks.normalisation import allow_few_values
 from gliomoe.models.encoders.dense import DenseEncoder, Padded
 from gliomoe.models.errors import ModelError
 from gliomoe.models.features import Routing

@@ -4,7 +4,6 @@ from dataclasses import asdict
 
 import pytest
 import torch
-from torch import nn
 
 from gliomoe.models import create_model
 from gliomoe.models.blocks.dlka import (
