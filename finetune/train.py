@@ -247,27 +247,30 @@ def _done(run: Path, number: int) -> bool:
 def _architecture(
     config: FinetuneConfig, checkpoint: Path | None
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Name and overrides of the model, and the preprocessing of its input."""
-    wanted = parse_settings(config.arch.set)
-    if config.arch.patch_size is not None:
-        wanted["patch_size"] = config.arch.patch_size
-    spacing = config.arch.spacing
+    """Name and overrides of the model, and the preprocessing of its input.
+
+    Other settings than a checkpoint's may change its heads; an encoder that they change does not
+    fit its weights and is refused when those are loaded.
+    """
+    wanted, spacing = parse_settings(config.arch.set), config.arch.spacing
+    patch = {} if config.arch.patch_size is None else {"patch_size": config.arch.patch_size}
     if checkpoint is None:
         preprocess = PreprocessConfig(spacing=1.0 if spacing is None else spacing)
-        return {"name": config.model or DEFAULT_MODEL, "overrides": wanted}, preprocess.to_json()
+        overrides = {**wanted, **patch}
+        return {"name": config.model or DEFAULT_MODEL, "overrides": overrides}, preprocess.to_json()
     described = read_config(checkpoint)
     name, overrides = described["model"]["name"], described["model"]["overrides"]
     own = {"model": name, "arch.spacing": described["preprocessing"]["spacing"]}
-    own |= {f"arch.{key}": overrides.get(key) for key in wanted}
+    own |= {f"arch.{key}": overrides[key] for key in patch}
     asked = {"model": config.model, "arch.spacing": spacing}
-    asked |= {f"arch.{key}": value for key, value in wanted.items()}
+    asked |= {f"arch.{key}": value for key, value in patch.items()}
     for key, value in asked.items():
         if value is not None and value != own[key]:
             raise UsageError(
                 f"--{key} {value} contradicts {config.from_}, which has {own[key]}; "
                 f"give --{key} {own[key]}"
             )
-    return {"name": name, "overrides": overrides}, described["preprocessing"]
+    return {"name": name, "overrides": {**overrides, **wanted}}, described["preprocessing"]
 
 
 def _fold_data(config: FinetuneConfig, prepared: Prepared, number: int) -> FoldData:
