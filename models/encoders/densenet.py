@@ -45,6 +45,8 @@ class MDLCAConfig:
     """Hidden layers of the head."""
     dropout: float = 0.3
     """After the first of them."""
+    head_norm: str = "layer"
+    """Normalisation of them: `layer`, or `batch` as in the paper, which needs larger batches."""
     genomics: bool = True
     """Without: MRI alone, the paper's ablation "No GAT"."""
     cross_attention: bool = True
@@ -56,6 +58,8 @@ class MDLCAConfig:
             raise ModelError(
                 f"layers {self.layers}: must name four dense blocks, each of 1 or more"
             )
+        if self.head_norm not in ("layer", "batch"):
+            raise ModelError(f"unknown head_norm {self.head_norm!r}; known: layer, batch")
         if not self.sequences:
             raise ModelError("sequences (): name at least one")
         for name in self.sequences:

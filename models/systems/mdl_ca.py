@@ -103,7 +103,9 @@ def build(preset: MDLCAConfig, tasks: Sequence[str], **settings: Any) -> Model:
             width *= 2
     if tasks:
         classes = {task: MARKERS[task] for task in tasks}
-        heads["markers"] = EntmaxHead(width, config.dense, classes, config.dropout)
+        heads["markers"] = EntmaxHead(
+            width, config.dense, classes, config.dropout, config.head_norm
+        )
     model = MDLCA(DenseNetEncoder(config), heads, tasks)
     model.genes = GENES if config.genomics else ()
     return model

@@ -10,14 +10,15 @@ from gliomoe.models.heads.activation import probabilities
 from gliomoe.models.heads.entmax import EntmaxHead
 
 
-def head():
+def head(norm="layer"):
     torch.manual_seed(0)
-    return EntmaxHead(8, (16, 4), {"idh": 1, "grade": 3}, dropout=0.0)
+    return EntmaxHead(8, (16, 4), {"idh": 1, "grade": 3}, dropout=0.0, norm=norm)
 
 
+@pytest.mark.parametrize("norm", ["layer", "batch"])
 @pytest.mark.parametrize("studies", [1, 2, 9])
-def test_gradient_in_training(studies):
-    made = head().train()
+def test_gradient_in_training(studies, norm):
+    made = head(norm).train()
     x = torch.randn(studies, 8, requires_grad=True, generator=torch.Generator().manual_seed(0))
     logits = made(x)
     assert {task: tuple(y.shape) for task, y in logits.items()} == {
@@ -29,12 +30,22 @@ def test_gradient_in_training(studies):
     assert all(p.grad.isfinite().all() for p in made.parameters())
 
 
-def test_against_the_layers():
-    made, x = head().eval(), torch.randn(3, 8)
+def of_rows(x):
+    """Layer normalisation, row by row."""
+    return torch.stack([(row - row.mean()) / (row.var(correction=0) + 1e-5).sqrt() for row in x])
+
+
+def of_the_start(x):
+    """Batch normalisation in evaluation by fresh running statistics: mean 0, variance 1."""
+    return x * (1 + 1e-5) ** -0.5
+
+
+@pytest.mark.parametrize(("norm", "normalise"), [("layer", of_rows), ("batch", of_the_start)])
+def test_against_the_layers(norm, normalise):
+    made, x = head(norm).eval(), torch.randn(3, 8)
     first, second = made.dense[0], made.dense[4]
-    scale = (1 + made.dense[1].eps) ** -0.5  # fresh running statistics: mean 0, variance 1
-    hidden = ((x @ first.weight.T + first.bias) * scale).clamp(min=0)
-    hidden = ((hidden @ second.weight.T + second.bias) * scale).clamp(min=0)
+    hidden = normalise(x @ first.weight.T + first.bias).clamp(min=0)
+    hidden = normalise(hidden @ second.weight.T + second.bias).clamp(min=0)
     expected = hidden @ made.logits["grade"].weight.T + made.logits["grade"].bias
     torch.testing.assert_close(made(x)["grade"], expected)
 
