@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from gliomoe.models.blocks.dlka import DeformableLargeKernelAttention
 from gliomoe.models.blocks.stages import block, up
-from gliomoe.models.heads.regions import REGIONS
+from gliomoe.models.heads.regions import region_layer
 
 
 class MagpieDecoder(nn.Module):
@@ -46,9 +46,7 @@ class MagpieDecoder(nn.Module):
             parts: list[nn.Module] = [DeformableLargeKernelAttention(here, dlka)] if large else []
             parts += [block(backbone, here, expansion[level], kernel) for _ in range(blocks[level])]
             self.blocks.append(nn.Sequential(*parts))
-        self.logits = nn.Conv3d(channels[0], REGIONS, 1)
-        # Tumour is rare: start near its frequency.
-        nn.init.constant_(self.get_parameter("logits.bias"), -2.0)
+        self.logits = region_layer(channels[0])
 
     def forward(self, pyramid: list[Tensor]) -> Tensor:
         """Logits [B, 3, D, H, W] of the overlapping regions.

@@ -1,7 +1,7 @@
 """From exclusive classes to the overlapping regions that every model answers with."""
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 REGION_CLASSES = ((3,), (1, 3), (1, 2, 3))
 """Canonical labels of ET, TC and WT: 1 necrotic core, 2 oedema, 3 enhancing, 4 cavity."""
@@ -26,3 +26,10 @@ def region_logits(classes: Tensor) -> Tensor:
         for labels in REGION_CLASSES
     ]
     return torch.stack(inside, dim=1) - torch.stack(outside, dim=1)
+
+
+def region_layer(channels: int) -> nn.Conv3d:
+    """Last layer of a decoder that segments regions; it starts near their low frequency."""
+    layer = nn.Conv3d(channels, REGIONS, 1)
+    nn.init.constant_(layer.get_parameter("bias"), -2.0)
+    return layer

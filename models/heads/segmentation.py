@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gliomoe.models.convolution import ConvNormAct, ResidualBlock
-from gliomoe.models.heads.regions import REGIONS
+from gliomoe.models.heads.regions import region_layer
 
 
 class SegmentationHead(nn.Module):
@@ -21,9 +21,7 @@ class SegmentationHead(nn.Module):
             ConvNormAct(here, here) if level == 0 else ResidualBlock(here)
             for level, here in enumerate(channels[:-1])
         )
-        self.logits = nn.Conv3d(channels[0], REGIONS, 1)
-        # Tumour is rare: start near its frequency.
-        nn.init.constant_(self.get_parameter("logits.bias"), -2.0)
+        self.logits = region_layer(channels[0])
 
     def forward(self, pyramid: list[Tensor]) -> Tensor:
         """Logits [B, 3, D, H, W] of the overlapping regions.

@@ -11,7 +11,7 @@ from gliomoe.models.blocks.mask_pooling import masked_mean, resample_mask
 from gliomoe.models.encoders.residual_unet import AttentionUNetConfig, ResidualUNetEncoder
 from gliomoe.models.features import Predictions
 from gliomoe.models.heads.markers import MARKERS
-from gliomoe.models.heads.regions import REGIONS
+from gliomoe.models.heads.regions import region_layer
 from gliomoe.models.model import Model
 from gliomoe.models.settings import changed
 from gliomoe.models.tissue import Batch
@@ -25,9 +25,7 @@ class AttentionDecoder(nn.Module):
     def __init__(self, config: AttentionUNetConfig):
         super().__init__()
         self.decoder = Decoder(config.channels, config.norm, gated=True, dropout=config.dropout)
-        self.logits = nn.Conv3d(config.channels[0], REGIONS, 1)
-        # Tumour is rare: start near its frequency.
-        nn.init.constant_(self.get_parameter("logits.bias"), -2.0)
+        self.logits = region_layer(config.channels[0])
 
     def forward(self, pyramid: list[Tensor]) -> tuple[Tensor, list[Tensor], list[Tensor]]:
         """Region logits, and the decoder's maps and gates.
