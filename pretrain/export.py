@@ -13,8 +13,8 @@ from gliomoe.data_shards.reading.reader import OrderConfig, open_reader
 from gliomoe.models.checkpoint import save_checkpoint
 from gliomoe.models.registry import create_model
 from gliomoe.pretrain.card import write_card
-from gliomoe.pretrain.checkpoints import WEIGHTS, Checkpoint, newest
-from gliomoe.pretrain.monitor import TRACE
+from gliomoe.pretrain.checkpoints.store import WEIGHTS, Checkpoint, newest
+from gliomoe.pretrain.monitoring.monitor import TRACE
 
 _ENCODER = "encoder."
 _LAST_STEPS = 20

@@ -15,13 +15,14 @@ from gliomoe.data_shards.storage.store import absolute_place, open_source
 from gliomoe.models.encoders.encoder import Encoder
 from gliomoe.models.model import Model
 from gliomoe.models.registry import create_model
-from gliomoe.pretrain import checkpoints, distributed
+from gliomoe.pretrain.checkpoints import store as checkpoints
 from gliomoe.pretrain.config import PretrainConfig
-from gliomoe.pretrain.loading import Placement, load_parts
+from gliomoe.pretrain.engine import distributed
+from gliomoe.pretrain.faults.signals import StopFlag, stop_flag
 from gliomoe.pretrain.objectives import create_objective
 from gliomoe.pretrain.objectives.objective import Objective
-from gliomoe.pretrain.signals import StopFlag, stop_flag
-from gliomoe.pretrain.views import StudyViews
+from gliomoe.pretrain.samples.loading import Placement, load_parts
+from gliomoe.pretrain.samples.views import StudyViews
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +41,7 @@ def pretrain(config: PretrainConfig) -> bool:
     if done and done.step >= config.run.steps:
         logger.info("%s: finished at step %d, nothing to do", config.run.out, done.step)
         return True
-    from gliomoe.pretrain import engine  # here, since it starts DeepSpeed
+    from gliomoe.pretrain.engine import engine  # here, since it starts DeepSpeed
 
     with stop_flag() as stop:
         device = engine.start_processes(config.engine)
@@ -70,8 +71,9 @@ def exact_arithmetic(device: torch.device) -> Iterator[None]:
 
 def _pretrain(config: PretrainConfig, device: torch.device, stop: StopFlag) -> bool:
     """The run inside its processes."""
-    from gliomoe.pretrain.engine import Engine, resolve_precision
-    from gliomoe.pretrain.loop import Training, train
+    from gliomoe.pretrain.engine.engine import Engine, resolve_precision
+    from gliomoe.pretrain.loop import train
+    from gliomoe.pretrain.step import Training
 
     rank, world = distributed.world()
     placement = Placement(config.optim.batch, config.engine.accumulation, rank, world)

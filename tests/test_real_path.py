@@ -89,7 +89,7 @@ def test_one_set_of_two_layouts(shards, capsys):
 
 
 def test_the_loss_of_pretraining_falls(pretrained):
-    lines = [json.loads(line) for line in (pretrained / "log.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (pretrained / "metrics.jsonl").read_text().splitlines()]
     error = [line["reconstruction"] for line in lines]
     assert len(error) == 60
     assert statistics.mean(error[-10:]) < statistics.mean(error[:10]) - 0.01

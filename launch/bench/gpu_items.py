@@ -19,7 +19,7 @@ from gliomoe.models.moe import experts
 from gliomoe.models.moe.layer import MixtureOfExperts
 from gliomoe.models.recompute import set_recompute
 from gliomoe.pretrain.objectives.mae import MaskedAutoencoder
-from gliomoe.pretrain.views import Views
+from gliomoe.pretrain.samples.views import Views
 
 PEAK_TFLOPS = {
     "H200": 989.0,

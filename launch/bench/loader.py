@@ -124,7 +124,7 @@ def _cases(source: Path, size: int) -> list[Files]:
 
 def _pairs(shards: ShardSet, settings: LoaderBench, normalised: bool = False) -> Arm:
     """Both crops from one box, which begins at a block of the shard."""
-    from gliomoe.pretrain.views import box_step
+    from gliomoe.pretrain.samples.views import box_step
 
     side, step = settings.size + settings.shift, box_step(settings.shift)
 

@@ -8,17 +8,11 @@ import torch
 from gliomoe.launch.bench.inputs import full_studies
 from gliomoe.models import create_model
 from gliomoe.models.tissue import tissue_positions
-from gliomoe.pretrain.config import (
-    DataConfig,
-    LossConfig,
-    MaskConfig,
-    ModelConfig,
-    PretrainConfig,
-    RunConfig,
-)
-from gliomoe.pretrain.masking import apply_scores
+from gliomoe.pretrain.config import PretrainConfig
 from gliomoe.pretrain.objectives.mae import MaskedAutoencoder
-from gliomoe.pretrain.views import Views
+from gliomoe.pretrain.samples.masking import apply_scores
+from gliomoe.pretrain.samples.views import Views
+from gliomoe.pretrain.sections import DataConfig, LossConfig, MaskConfig, ModelConfig, RunConfig
 
 
 def masked_reconstruction(

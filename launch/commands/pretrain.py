@@ -22,10 +22,13 @@ _FREE = (
     "data.storage.timeout",
     "run.checkpoint_every",
     "run.keep",
-    "run.bad_steps",
+    "run.keep_every",
+    "health.bad_steps",
     "engine.timeout",
     "monitor.log_every",
     "monitor.pictures_every",
+    "monitor.wandb",
+    "monitor.mlflow",
 )
 """What may differ when a run is continued: nothing that the weights depend on."""
 

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 from gliomoe.models.encoders.encoder import Encoder
 from gliomoe.models.features import Features
-from gliomoe.pretrain import distributed
 from gliomoe.pretrain.config import PretrainConfig
+from gliomoe.pretrain.engine import distributed
 from gliomoe.pretrain.objectives.objective import Objective
 from gliomoe.pretrain.objectives.routing import balance
-from gliomoe.pretrain.views import Views
+from gliomoe.pretrain.samples.views import Views
 
 
 def info_nce(own: Tensor, rows: Tensor, subject: Tensor, first: int, temperature: float) -> Tensor:

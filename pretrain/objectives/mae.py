@@ -9,11 +9,11 @@ from gliomoe.models.encoders.encoder import Encoder
 from gliomoe.models.features import Features
 from gliomoe.models.tissue import patches
 from gliomoe.pretrain.config import PretrainConfig
-from gliomoe.pretrain.decoder import Decoder, pair_patches, target_patches
+from gliomoe.pretrain.objectives.decoder import Decoder, pair_patches, target_patches
 from gliomoe.pretrain.objectives.objective import Objective
 from gliomoe.pretrain.objectives.reconstruction import normalise, reconstruction_loss
 from gliomoe.pretrain.objectives.routing import balance
-from gliomoe.pretrain.views import Views
+from gliomoe.pretrain.samples.views import Views
 
 
 class Reconstruction(nn.Module):

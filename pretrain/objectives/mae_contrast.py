@@ -8,7 +8,7 @@ from gliomoe.pretrain.objectives.contrast import Contrast
 from gliomoe.pretrain.objectives.mae import Reconstruction, fill_all
 from gliomoe.pretrain.objectives.objective import Objective
 from gliomoe.pretrain.objectives.routing import balance
-from gliomoe.pretrain.views import Views
+from gliomoe.pretrain.samples.views import Views
 
 
 class MaskedContrast(Objective):

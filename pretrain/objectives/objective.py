@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from gliomoe.models.encoders.encoder import Encoder
 from gliomoe.pretrain.config import PretrainConfig
-from gliomoe.pretrain.views import Views
+from gliomoe.pretrain.samples.views import Views
 
 
 class Objective(nn.Module):

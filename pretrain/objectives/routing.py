@@ -4,8 +4,8 @@ from torch import Tensor
 
 from gliomoe.models.features import Features
 from gliomoe.models.moe.balance import expert_counts, routing_loss, z_loss
-from gliomoe.pretrain import distributed
-from gliomoe.pretrain.config import LossConfig
+from gliomoe.pretrain.engine import distributed
+from gliomoe.pretrain.sections import LossConfig
 
 
 def balance(features: Features, weights: LossConfig) -> tuple[Tensor, dict[str, Tensor]]:

@@ -34,8 +34,8 @@ from gliomoe.data_shards.reading.reader import IndexedReader, OrderConfig
 from gliomoe.data_shards.study import Study
 from gliomoe.launch.bench.loader import LoaderBench, measure_loader
 from gliomoe.launch.runs import machine
-from gliomoe.pretrain.config import ViewConfig
-from gliomoe.pretrain.views import StudyViews
+from gliomoe.pretrain.samples.views import StudyViews
+from gliomoe.pretrain.sections import ViewConfig
 
 RESULT = Path(__file__).parent / "results/loader.json"
 SIDE, SHIFT = 96, 32

@@ -23,10 +23,10 @@ from gliomoe.launch.bench.objective import full_views, masked_reconstruction
 from gliomoe.models import create_model
 from gliomoe.models.model import Model
 from gliomoe.models.tissue import tissue_positions
-from gliomoe.pretrain.config import MaskConfig, ViewConfig
-from gliomoe.pretrain.masking import apply_scores
 from gliomoe.pretrain.objectives.mae import MaskedAutoencoder
-from gliomoe.pretrain.views import StudyViews, Views, collate_pairs, make_views
+from gliomoe.pretrain.samples.masking import apply_scores
+from gliomoe.pretrain.samples.views import StudyViews, Views, collate_pairs, make_views
+from gliomoe.pretrain.sections import MaskConfig, ViewConfig
 
 STUDIES = 1
 """Of two the dense networks keep more than 24 GB can hold."""

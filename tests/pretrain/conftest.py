@@ -13,12 +13,12 @@ from gliomoe.data_shards.format.dataset import seal
 from gliomoe.data_shards.format.record import encode_study
 from gliomoe.data_shards.format.writer import write_shards
 from gliomoe.data_shards.study import Study
-from gliomoe.pretrain.config import (
+from gliomoe.pretrain.config import PretrainConfig
+from gliomoe.pretrain.sections import (
     DataConfig,
     ModelConfig,
     MonitorConfig,
     OptimConfig,
-    PretrainConfig,
     RunConfig,
     ViewConfig,
 )

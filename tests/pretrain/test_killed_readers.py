@@ -13,9 +13,9 @@ import torch
 
 from gliomoe.data_shards.augment import AugmentConfig
 from gliomoe.data_shards.reading.reader import OrderConfig, open_reader
-from gliomoe.pretrain.config import ViewConfig
-from gliomoe.pretrain.loading import Placement, load_parts
-from gliomoe.pretrain.views import StudyViews
+from gliomoe.pretrain.samples.loading import Placement, load_parts
+from gliomoe.pretrain.samples.views import StudyViews
+from gliomoe.pretrain.sections import ViewConfig
 
 pytestmark = pytest.mark.slow
 

@@ -12,9 +12,9 @@ from gliomoe.data_shards.augment import AugmentConfig
 from gliomoe.data_shards.errors import DataError, UsageError
 from gliomoe.data_shards.reading.reader import OrderConfig, open_reader
 from gliomoe.data_shards.storage.config import StorageConfig
-from gliomoe.pretrain.config import ViewConfig
-from gliomoe.pretrain.loading import Placement, StepSampler, load_parts
-from gliomoe.pretrain.views import StudyViews
+from gliomoe.pretrain.samples.loading import Placement, StepSampler, load_parts
+from gliomoe.pretrain.samples.views import StudyViews
+from gliomoe.pretrain.sections import ViewConfig
 
 
 @pytest.mark.parametrize(("world", "accumulation"), [(1, 1), (2, 1), (4, 3), (3, 4)])

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from gliomoe.pretrain.config import MaskConfig
-from gliomoe.pretrain.masking import apply_scores, draw_scores
+from gliomoe.pretrain.samples.masking import apply_scores, draw_scores
+from gliomoe.pretrain.sections import MaskConfig
 
 
 def masks(tissue, ratio=0.75, predicted=1 / 3, seed=0):

@@ -10,12 +10,12 @@ from gliomoe.data_shards.augment import AugmentConfig
 from gliomoe.data_shards.errors import UsageError
 from gliomoe.data_shards.reading.reader import OrderConfig, open_reader
 from gliomoe.models.registry import create_model
-from gliomoe.pretrain.decoder import pair_patches, target_patches
 from gliomoe.pretrain.objectives import OBJECTIVES, create_objective
 from gliomoe.pretrain.objectives.contrast import info_nce, positives
+from gliomoe.pretrain.objectives.decoder import pair_patches, target_patches
 from gliomoe.pretrain.objectives.reconstruction import reconstruction_loss
+from gliomoe.pretrain.samples.views import StudyViews, collate_pairs, make_views
 from gliomoe.pretrain.train import prepare_encoder
-from gliomoe.pretrain.views import StudyViews, collate_pairs, make_views
 
 
 @pytest.fixture

@@ -17,13 +17,15 @@ from gliomoe.data_shards.errors import DataError, UsageError
 from gliomoe.data_shards.identity.seen import Seen
 from gliomoe.data_shards.reading.indexed import ShardSet
 from gliomoe.launch.cli import main
-from gliomoe.pretrain import checkpoints, loop
+from gliomoe.pretrain import loop
+from gliomoe.pretrain import step as steps
+from gliomoe.pretrain.checkpoints import store as checkpoints
 from gliomoe.pretrain.export import export
 from gliomoe.pretrain.train import pretrain
 
 
 def losses(run):
-    return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
 def weights(run):
@@ -91,7 +93,7 @@ def test_the_routers_biases_move_and_are_resumed(config, killed_after, monkeypat
 
 
 def test_a_loss_that_is_not_finite_skips_the_step(config, monkeypatch, caplog):
-    whole = loop.make_views
+    whole = steps.make_views
 
     def spoil(pairs, *settings):
         views = whole(pairs, *settings)
@@ -101,7 +103,7 @@ def test_a_loss_that_is_not_finite_skips_the_step(config, monkeypatch, caplog):
         return views
 
     loop_step = [0]
-    monkeypatch.setattr(loop, "make_views", spoil)
+    monkeypatch.setattr(steps, "make_views", spoil)
     pretrain(config)
     norms = [entry["norm"] for entry in losses(config.run.out)]
     assert [step for step, norm in enumerate(norms) if norm is None] == [2, 3]
@@ -112,7 +114,7 @@ def test_a_loss_that_is_not_finite_skips_the_step(config, monkeypatch, caplog):
     loop_step = [0]
     strict = elsewhere(config, "strict")
     with pytest.raises(DataError, match="2 steps in a row .* case-"):
-        pretrain(replace(strict, run=replace(strict.run, bad_steps=2)))
+        pretrain(replace(strict, health=replace(strict.health, bad_steps=2)))
 
 
 def test_damaged_studies_are_counted_and_stood_in_for(config, tmp_path, caplog):
@@ -175,7 +177,7 @@ def test_sigterm_and_sigkill_then_continue(config, capsys):
     undisturbed = elsewhere(config, "undisturbed")
     assert main(command(undisturbed)) == 0
     for number, code in ((signal.SIGTERM, 75), (signal.SIGKILL, -signal.SIGKILL)):
-        done = len(losses(config.run.out)) if (config.run.out / "log.jsonl").is_file() else 0
+        done = len(losses(config.run.out)) if (config.run.out / "metrics.jsonl").is_file() else 0
         process = subprocess.Popen(
             [sys.executable, "-m", "gliomoe", *command(config, "--run.checkpoint_every", "2")],
             env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},

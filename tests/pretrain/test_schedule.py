@@ -2,8 +2,8 @@
 
 import pytest
 
-from gliomoe.pretrain.config import OptimConfig
-from gliomoe.pretrain.schedule import learning_rate
+from gliomoe.pretrain.engine.schedule import learning_rate
+from gliomoe.pretrain.sections import OptimConfig
 
 
 def test_warm_up_then_cosine():

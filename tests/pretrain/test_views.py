@@ -11,8 +11,8 @@ from gliomoe.data_shards.errors import DataError
 from gliomoe.data_shards.reading.codes import collate_codes
 from gliomoe.data_shards.reading.indexed import ShardSet
 from gliomoe.data_shards.reading.reader import IndexedReader, OrderConfig
-from gliomoe.pretrain.config import MaskConfig, ViewConfig
-from gliomoe.pretrain.views import StudyViews, box_step, collate_pairs, make_views
+from gliomoe.pretrain.samples.views import StudyViews, box_step, collate_pairs, make_views
+from gliomoe.pretrain.sections import MaskConfig, ViewConfig
 
 OFF = AugmentConfig(
     rotation=0, scale=0, translation=0, elastic_alpha=0, elastic_sigma=0, intensity=0, noise=0

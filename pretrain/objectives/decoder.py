@@ -20,7 +20,7 @@ from gliomoe.models.features import Features
 from gliomoe.models.feed_forward import FeedForward
 from gliomoe.models.position import centres, rotary_angles
 from gliomoe.models.tissue import patches
-from gliomoe.pretrain.masking import Mask
+from gliomoe.pretrain.samples.masking import Mask
 
 _HEAD_WIDTH = 64
 _EXPANSION = 8 / 3

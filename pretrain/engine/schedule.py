@@ -2,7 +2,7 @@
 
 import math
 
-from gliomoe.pretrain.config import OptimConfig
+from gliomoe.pretrain.sections import OptimConfig
 
 
 def learning_rate(step: int, steps: int, config: OptimConfig) -> float:

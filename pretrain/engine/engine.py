@@ -22,10 +22,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from gliomoe.pretrain import distributed
-from gliomoe.pretrain.config import EngineConfig, PretrainConfig
+from gliomoe.pretrain.config import PretrainConfig
+from gliomoe.pretrain.engine import distributed
 from gliomoe.pretrain.objectives.objective import Objective
-from gliomoe.pretrain.views import Views
+from gliomoe.pretrain.samples.views import Views
+from gliomoe.pretrain.sections import EngineConfig
 
 _TAG = "engine"
 

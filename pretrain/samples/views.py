@@ -25,8 +25,8 @@ from gliomoe.data_shards.reading.codes import CodeBatch, CodeSample, collate_cod
 from gliomoe.data_shards.reading.reader import Reader
 from gliomoe.data_shards.reading.sample import StoredStudy
 from gliomoe.models.tissue import tissue_positions
-from gliomoe.pretrain.config import MaskConfig, ViewConfig
-from gliomoe.pretrain.masking import Mask, apply_scores, draw_scores
+from gliomoe.pretrain.samples.masking import Mask, apply_scores, draw_scores
+from gliomoe.pretrain.sections import MaskConfig, ViewConfig
 
 _PLACES = 8
 _LEAST_TISSUE = 1 / 16

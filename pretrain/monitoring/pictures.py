@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gliomoe.pretrain.views import Views
+from gliomoe.pretrain.samples.views import Views
 
 _GAP = 2
 _SIDE = 192

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from gliomoe.data_shards.files import atomic_write
 from gliomoe.data_shards.sequences import SEQUENCES
 
-TRACE = "log.jsonl"
+TRACE = "metrics.jsonl"
 
 logger = logging.getLogger(__name__)
 

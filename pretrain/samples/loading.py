@@ -15,8 +15,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from gliomoe.data_shards.errors import DataError, UsageError
-from gliomoe.pretrain.signals import SIGNALS
-from gliomoe.pretrain.views import PairBatch, ViewPair, collate_pairs
+from gliomoe.pretrain.faults.signals import SIGNALS
+from gliomoe.pretrain.samples.views import PairBatch, ViewPair, collate_pairs
 
 _PREFETCH = 4
 

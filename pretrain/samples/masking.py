@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gliomoe.pretrain.config import MaskConfig
+from gliomoe.pretrain.sections import MaskConfig
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from safetensors.torch import save_file
 
 from gliomoe.data_shards.errors import UsageError
 from gliomoe.data_shards.files import atomic_write, write_json
-from gliomoe.pretrain import distributed
-from gliomoe.pretrain.engine import Engine
+from gliomoe.pretrain.engine import distributed
+from gliomoe.pretrain.engine.engine import Engine
 
 MANIFEST = "manifest.json"
 WEIGHTS = "weights.safetensors"

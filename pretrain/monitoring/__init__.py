@@ -1,0 +1,1 @@
+"""What one sees of a run: bar, trace, TensorBoard, pictures, probe, status."""
