@@ -8,6 +8,8 @@ from gliomoe.models.features import Routing
 from gliomoe.models.moe.layer import MixtureOfExperts
 from gliomoe.models.moe.router import choice_counts
 
+_LEAST = 1e-6
+
 
 def expert_counts(routing: list[Routing]) -> Tensor:
     """How many token choices each expert got.
@@ -16,7 +18,7 @@ def expert_counts(routing: list[Routing]) -> Tensor:
         routing: One entry per layer, all with E experts.
 
     Returns:
-        [layers, E] int64; sum it over the processes for a balance over the global batch.
+        [layers, E] int64; average it over the processes for a balance over the global batch.
     """
     return torch.stack(
         [choice_counts(layer.choice, layer.probabilities.shape[1]) for layer in routing]
@@ -31,33 +33,39 @@ def routing_loss(routing: list[Routing], counts: Tensor | None = None) -> Tensor
 
     Args:
         routing: What the encoder returned; without a mixture of experts the loss is 0.
-        counts: [layers, E], token choices per expert over the global batch; None counts here.
+        counts: [layers, E], token choices per expert, averaged over the processes; None counts
+            here.
 
     Returns:
-        Scalar, float32.
+        Scalar, float32. Its mean over the processes is the loss of their joint batch, even if one
+        has more tokens than another.
     """
     if not routing:
         return torch.zeros(())
     counts = expert_counts(routing) if counts is None else counts
-    shares = counts / counts.sum(dim=1, keepdim=True).clamp(min=1)
-    probabilities = torch.stack([layer.probabilities.mean(dim=0) for layer in routing])
-    return probabilities.shape[1] * (shares * probabilities).sum(dim=1).mean()
+    shares = counts / counts.sum(dim=1, keepdim=True).clamp(min=_LEAST)
+    total = torch.stack([layer.probabilities.sum(dim=0) for layer in routing])
+    probabilities = total / _tokens(routing, counts).unsqueeze(1)
+    return total.shape[1] * (shares * probabilities).sum(dim=1).mean()
 
 
-def z_loss(routing: list[Routing]) -> Tensor:
+def z_loss(routing: list[Routing], counts: Tensor | None = None) -> Tensor:
     """Mean of log²(Σ_e exp(logit e)) over tokens and layers (Zoph et al. 2022, "ST-MoE", eq. 5).
 
     It keeps logits small, where float32 and softmax are exact. The paper's weight is 0.001.
 
     Args:
         routing: What the encoder returned; without a mixture of experts the loss is 0.
+        counts: As of `routing_loss`.
 
     Returns:
-        Scalar, float32.
+        Scalar, float32, with the same mean over the processes as `routing_loss`.
     """
     if not routing:
         return torch.zeros(())
-    return torch.stack([x.logits.logsumexp(dim=1).square().mean() for x in routing]).mean()
+    counts = expert_counts(routing) if counts is None else counts
+    total = torch.stack([layer.logits.logsumexp(dim=1).square().sum() for layer in routing])
+    return (total / _tokens(routing, counts)).mean()
 
 
 @torch.no_grad()
@@ -89,3 +97,11 @@ def update_bias(model: nn.Module, counts: Tensor, rate: float) -> None:
     counts = counts.float()
     for bias, step in zip(biases, (counts.mean(1, keepdim=True) - counts).sign(), strict=True):
         bias.add_(rate * step.to(bias))
+
+
+def _tokens(routing: list[Routing], counts: Tensor) -> Tensor:
+    """[layers], tokens behind the counts [layers, E], at least a very little."""
+    totals = [
+        count.sum() / layer.choice.shape[1] for count, layer in zip(counts, routing, strict=True)
+    ]
+    return torch.stack(totals).clamp(min=_LEAST)

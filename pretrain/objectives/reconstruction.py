@@ -6,6 +6,8 @@ Shapes: P pairs of a predicted position and a volume, p patch side.
 import torch
 from torch import Tensor
 
+from gliomoe.pretrain.engine import distributed
+
 _EPSILON = 1e-6
 
 
@@ -34,8 +36,23 @@ def reconstruction_loss(predicted: Tensor, target: Tensor, study: Tensor, studie
     with torch.autocast(target.device.type, enabled=False):
         wanted, _, _ = normalise(target.float())
         error = (predicted.float() - wanted).square().mean(1)
-        counts = target.ne(0).any(1).float()
-        total = error.new_zeros(studies).index_add(0, study, error * counts)
-        number = error.new_zeros(studies).index_add(0, study, counts)
-        mean = total / number.clamp(min=1)
-        return mean.sum() / number.gt(0).sum().clamp(min=1)
+        return mean_over_studies(error, target.ne(0).any(1).float(), study, studies)
+
+
+def mean_over_studies(error: Tensor, counts: Tensor, study: Tensor, studies: int) -> Tensor:
+    """Mean within each study, then over the studies of all processes that have anything to count.
+
+    Args:
+        error: [P] float32.
+        counts: [P] float32, 1 for what counts, 0 for what does not.
+        study: [P] int64.
+        studies: Number of studies of this process.
+
+    Returns:
+        Scalar whose mean over the processes is the mean over all their studies, however unevenly
+        these are shared out; with its gradient.
+    """
+    total = error.new_zeros(studies).index_add(0, study, error * counts)
+    number = error.new_zeros(studies).index_add(0, study, counts)
+    mean = total / number.clamp(min=1)
+    return mean.sum() / distributed.mean(number.gt(0).float().sum()).clamp(min=_EPSILON)

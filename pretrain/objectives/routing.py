@@ -24,6 +24,6 @@ def balance(features: Features, weights: LossConfig) -> tuple[Tensor, dict[str, 
     use = counts / counts.sum(1, keepdim=True).clamp(min=1)
     loss, parts = weights.routing * routing, {"routing": routing.detach(), "expert_use": use}
     if weights.router_z:
-        z = z_loss(features.routing)
+        z = z_loss(features.routing, counts)
         loss, parts = loss + weights.router_z * z, {**parts, "router_z": z.detach()}
     return loss, parts
