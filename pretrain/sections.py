@@ -107,10 +107,16 @@ class MaskConfig:
 
 @dataclass(frozen=True)
 class LossConfig:
-    """What is minimised: reconstruction + contrast + routing (MAGPIE, eq. 9)."""
+    """What is minimised: reconstruction + contrast + routing (MAGPIE, eq. 9), or another sum."""
 
     objective: str = "mae+contrast"
-    """`mae`, `contrast` or `mae+contrast`."""
+    """`mae`, `contrast`, `mae+contrast`, `jepa` or `swin_unetr`."""
+    reconstruction: float = 1.0
+    """Weight of the mean error of a predicted voxel."""
+    normalise: bool = True
+    """Predict patches normalised by their own mean and deviation; off: as they are."""
+    average: Literal["study", "patch"] = "study"
+    """Whether studies or patches weigh the same in the reconstruction (MAGPIE, eq. 7: patches)."""
     contrast: float = 1.0
     """Weight of the contrastive loss."""
     routing: float = 0.01
@@ -119,6 +125,19 @@ class LossConfig:
     """Weight of the squared size of the routers' logits (ST-MoE: 0.001)."""
     temperature: float = 0.1
     """Temperature of the contrastive loss."""
+    other_sessions: bool = False
+    """Contrast a study with other sessions of its subject too (MAGPIE, eq. 8)."""
+    rotation: float = 1.0
+    """Weight of the rotation of `swin_unetr`."""
+    momentum: float = 0.996
+    """Decay of the teacher of `jepa` at the first step; it rises to 1 at the last."""
+
+    def __post_init__(self) -> None:
+        """Refuse what is no loss."""
+        if min(self.reconstruction, self.contrast, self.routing, self.router_z, self.rotation) < 0:
+            raise ValueError("weights of loss must not be negative")
+        if self.temperature <= 0 or not 0 <= self.momentum <= 1:
+            raise ValueError("loss.temperature must be above 0, loss.momentum from 0 to 1")
 
 
 @dataclass(frozen=True)
@@ -143,6 +162,11 @@ class OptimConfig:
     """Largest norm of the gradient."""
     bias_rate: float = 1e-3
     """Step of the routers' biases, with `router_bias=true` in `model.set`."""
+
+    def __post_init__(self) -> None:
+        """Refuse a mean that never moves."""
+        if not 0 <= self.ema < 1:
+            raise ValueError("optim.ema must be from 0 to below 1")
 
 
 @dataclass(frozen=True)

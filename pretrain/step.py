@@ -67,6 +67,8 @@ def train_step(training: Training, step: int) -> tuple[StepReport, Views, tuple[
     use = mean.pop("expert_use", None)
     if config.model.overrides.get("router_bias") and use is not None and norm is not None:
         update_bias(engine.module.encoder, use, config.optim.bias_rate)
+    if norm is not None:
+        engine.module.after_step(step)
     report = StepReport(
         step=step,
         losses={name: float(value) for name, value in mean.items()},

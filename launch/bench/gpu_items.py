@@ -4,7 +4,7 @@ import statistics
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from unittest import mock
 
@@ -257,7 +257,8 @@ def _to(views: Views, device: str) -> Views:
     """Views on another device."""
     mask = type(views.mask)(*(part.to(device) for part in vars(views.mask).values()))
     batch = views.complete.to(device)
-    return Views(batch, batch, mask, views.subject.to(device))
+    subject = views.subject.to(device)
+    return replace(views, visible=batch, complete=batch, mask=mask, subject=subject)
 
 
 def _wait(setup: Setup) -> None:

@@ -44,4 +44,4 @@ def full_views(studies: int, size: int, patch_size: int) -> Views:
     tissue = tissue_positions(batch, patch_size)
     scores = torch.rand(tissue.shape, generator=torch.Generator().manual_seed(0))
     mask = apply_scores(tissue, scores, MaskConfig())
-    return Views(batch, batch, mask, torch.arange(studies))
+    return Views(batch, batch, mask, torch.arange(studies), turns=(0,) * studies)

@@ -49,6 +49,7 @@ class Contrast(nn.Module):
         super().__init__()
         width = encoder.width
         self.temperature = config.loss.temperature
+        self.other_sessions = config.loss.other_sessions
         self.projector = nn.Sequential(
             nn.Linear(width, width), nn.LayerNorm(width), nn.GELU(), nn.Linear(width, 128)
         )
@@ -59,8 +60,10 @@ class Contrast(nn.Module):
         with torch.autocast(projected.device.type, enabled=False):
             own = F.normalize(projected.float(), dim=1)
             rows = distributed.gather(own)
-            subject = distributed.gather(views.subject.repeat(2))
             first = distributed.world()[0] * len(own)
+            studies = torch.arange(len(own) // 2, device=own.device) + first
+            apart = studies if self.other_sessions else views.subject
+            subject = distributed.gather(apart.repeat(2))
             logits = info_nce(own, rows, subject, first, self.temperature)
             partner = positives(len(own), first, own.device)
             loss = F.cross_entropy(logits, partner)

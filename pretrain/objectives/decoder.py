@@ -1,7 +1,7 @@
 """The light decoder of masked reconstruction: a small transformer, then one projection a sequence.
 
-It runs once for each position, over those that the encoder saw and those to predict; the patch of
-every sequence of the study is a linear function of the same token.
+The transformer runs once for each position, over those that the encoder saw and those to predict;
+the patch of every sequence of the study is a linear function of the same token.
 
 Shapes: B studies, V volumes of the complete studies, N tokens, M predicted positions of all
 studies, P pairs of a predicted position and a volume, W width, S sequences, p patch side.
@@ -85,8 +85,8 @@ class DecoderBlock(nn.Module):
         return x + self.feed_forward(self.feed_forward_norm(x))
 
 
-class Decoder(nn.Module):
-    """Tokens that were seen → patches that were not.
+class TokenDecoder(nn.Module):
+    """Tokens that were seen → tokens of the positions to predict.
 
     Args:
         encoder_width: Channels of the encoder's tokens.
@@ -104,32 +104,18 @@ class Decoder(nn.Module):
         self.masked = nn.Parameter(torch.randn(width) * 0.02)
         self.blocks = nn.ModuleList(DecoderBlock(width) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
-        voxels = patch_size**3
-        self.weight = nn.Parameter(torch.randn(len(SEQUENCES), voxels, width) * width**-0.5 * 0.1)
-        self.bias = nn.Parameter(torch.zeros(len(SEQUENCES), voxels))
 
-    def forward(self, features: Features, mask: Mask, pairs: PatchPairs, spacing: Tensor) -> Tensor:
-        """The predicted patch of each pair, normalised by its own mean and deviation.
+    def forward(self, features: Features, mask: Mask, spacing: Tensor) -> Tensor:
+        """Decoded tokens of the predicted positions.
 
         Args:
             features: Of the positions `mask.keep`.
             mask: What was seen and what is predicted.
-            pairs: From `pair_patches`.
             spacing: [B, 3] mm.
 
         Returns:
-            [P, p³].
+            [M, W], in the order of `mask.predict.nonzero()`.
         """
-        tokens = self._predicted(features, mask, spacing)
-        rows = tokens[pairs.token].split([size for _, size in pairs.sequences])
-        parts = [
-            F.linear(part, self.weight[sequence], self.bias[sequence])
-            for part, (sequence, _) in zip(rows, pairs.sequences, strict=True)
-        ]
-        return torch.cat(parts) if parts else tokens.new_zeros(0, self.bias.shape[1])
-
-    def _predicted(self, features: Features, mask: Mask, spacing: Tensor) -> Tensor:
-        """Decoded tokens of the predicted positions, [M, W]."""
         taking_part = mask.keep | mask.predict
         where = taking_part.nonzero()
         seen = mask.keep[taking_part]
@@ -142,3 +128,34 @@ class Decoder(nn.Module):
         for block in self.blocks:
             x = block(x, rotary, lengths)
         return self.norm(x[~seen])
+
+
+class Decoder(nn.Module):
+    """Tokens that were seen → patches that were not; arguments as of `TokenDecoder`."""
+
+    def __init__(self, encoder_width: int, patch_size: int, width: int, depth: int):
+        super().__init__()
+        self.tokens = TokenDecoder(encoder_width, patch_size, width, depth)
+        voxels = patch_size**3
+        self.weight = nn.Parameter(torch.randn(len(SEQUENCES), voxels, width) * width**-0.5 * 0.1)
+        self.bias = nn.Parameter(torch.zeros(len(SEQUENCES), voxels))
+
+    def forward(self, features: Features, mask: Mask, pairs: PatchPairs, spacing: Tensor) -> Tensor:
+        """The predicted patch of each pair.
+
+        Args:
+            features: Of the positions `mask.keep`.
+            mask: What was seen and what is predicted.
+            pairs: From `pair_patches`.
+            spacing: [B, 3] mm.
+
+        Returns:
+            [P, p³].
+        """
+        tokens = self.tokens(features, mask, spacing)
+        rows = tokens[pairs.token].split([size for _, size in pairs.sequences])
+        parts = [
+            F.linear(part, self.weight[sequence], self.bias[sequence])
+            for part, (sequence, _) in zip(rows, pairs.sequences, strict=True)
+        ]
+        return torch.cat(parts) if parts else tokens.new_zeros(0, self.bias.shape[1])

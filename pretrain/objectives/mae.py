@@ -1,8 +1,10 @@
-"""Objective `mae`: masked reconstruction alone."""
+"""Objective `mae`: masked reconstruction alone (He et al. 2022; MAGPIE, eq. 7)."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gliomoe.models.encoders.encoder import Encoder
@@ -17,11 +19,26 @@ from gliomoe.pretrain.samples.views import Views
 
 
 class Reconstruction(nn.Module):
-    """Decoder and loss."""
+    """Decoder and loss.
 
-    def __init__(self, encoder: Encoder, config: PretrainConfig):
+    Args:
+        encoder: Whose tokens are decoded.
+        config: The run's configuration.
+        normalised: Predict patches normalised by their own mean and deviation.
+        distance: Of predicted and true voxels.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        config: PretrainConfig,
+        normalised: bool,
+        distance: Callable[..., Tensor] = F.mse_loss,
+    ):
         super().__init__()
         model = config.model
+        self.normalised, self.distance = normalised, distance
+        self.by_study = config.loss.average == "study"
         self.patch_size = encoder.patch_size
         self.decoder = Decoder(
             encoder.width, encoder.patch_size, model.decoder_width, model.decoder_depth
@@ -32,26 +49,36 @@ class Reconstruction(nn.Module):
         pairs = pair_patches(views.mask, views.complete)
         predicted = self.decoder(features, views.mask, pairs, views.complete.spacing)
         target = target_patches(pairs, views.complete, self.patch_size)
-        return reconstruction_loss(predicted, target, pairs.study, views.complete.studies)
+        return reconstruction_loss(
+            predicted,
+            target,
+            pairs.study,
+            views.complete.studies,
+            normalised=self.normalised,
+            by_study=self.by_study,
+            distance=self.distance,
+        )
 
     @torch.no_grad()
     def fill_in(self, features: Features, views: Views) -> Tensor:
         """The complete volumes, their predicted positions replaced by what the decoder makes.
 
-        Predictions take the mean and deviation of the true patch, which the loss leaves open.
+        Normalised predictions take the mean and deviation of the true patch, which the loss leaves
+        open.
 
         Returns:
             [V, 1, D, H, W] float32.
         """
         pairs = pair_patches(views.mask, views.complete)
-        predicted = self.decoder(features, views.mask, pairs, views.complete.spacing)
-        target = target_patches(pairs, views.complete, self.patch_size)
-        _, mean, deviation = normalise(target)
+        made = self.decoder(features, views.mask, pairs, views.complete.spacing).float()
+        if self.normalised:
+            target = target_patches(pairs, views.complete, self.patch_size)
+            _, mean, deviation = normalise(target)
+            made = made * deviation + mean
         filled = views.complete.voxels.float().clone()
         grid = patches(filled, self.patch_size)  # a view: writing here writes the volume
         shape = (-1, *(self.patch_size,) * 3)
-        made = (predicted.float() * deviation + mean).view(shape)
-        grid[pairs.volume, *pairs.position.unbind(1)] = made
+        grid[pairs.volume, *pairs.position.unbind(1)] = made.view(shape)
         return filled
 
 
@@ -60,7 +87,7 @@ class MaskedAutoencoder(Objective):
 
     def __init__(self, encoder: Encoder, config: PretrainConfig):
         super().__init__(encoder, config)
-        self.reconstruction = Reconstruction(encoder, config)
+        self.reconstruction = Reconstruction(encoder, config, config.loss.normalise)
 
     def forward(self, views: Views) -> dict[str, Tensor]:
         """`loss` and its parts."""
@@ -68,7 +95,7 @@ class MaskedAutoencoder(Objective):
         error = self.reconstruction(features, views)
         routing, shown = balance(features, self.weights)
         return {
-            "loss": error + routing,
+            "loss": self.weights.reconstruction * error + routing,
             "reconstruction": error.detach(),
             **shown,
         }

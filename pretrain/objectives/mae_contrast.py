@@ -16,7 +16,7 @@ class MaskedContrast(Objective):
 
     def __init__(self, encoder: Encoder, config: PretrainConfig):
         super().__init__(encoder, config)
-        self.reconstruction = Reconstruction(encoder, config)
+        self.reconstruction = Reconstruction(encoder, config, config.loss.normalise)
         self.contrast = Contrast(encoder, config)
 
     def forward(self, views: Views) -> dict[str, Tensor]:
@@ -25,8 +25,9 @@ class MaskedContrast(Objective):
         error = self.reconstruction(features, views)
         contrast, accuracy = self.contrast(features, views)
         routing, shown = balance(features, self.weights)
+        weights = self.weights
         return {
-            "loss": error + self.weights.contrast * contrast + routing,
+            "loss": weights.reconstruction * error + weights.contrast * contrast + routing,
             "reconstruction": error.detach(),
             "contrast": contrast.detach(),
             "contrast_accuracy": accuracy,

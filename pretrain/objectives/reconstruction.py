@@ -1,12 +1,15 @@
-"""Reconstruction loss (MAGPIE, eq. 7) with targets normalised by patch (He et al. 2022).
+"""Loss of predicted patches: MAGPIE's eq. 7, with targets normalised by patch (He et al. 2022).
 
 Shapes: P pairs of a predicted position and a volume, p patch side.
 """
 
+from collections.abc import Callable
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from gliomoe.pretrain.engine import distributed
+from gliomoe.pretrain.objectives.averages import global_mean, mean_over_studies
 
 _EPSILON = 1e-6
 
@@ -18,41 +21,39 @@ def normalise(target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return (target - mean) / deviation, mean, deviation
 
 
-def reconstruction_loss(predicted: Tensor, target: Tensor, study: Tensor, studies: int) -> Tensor:
-    """Mean squared error, averaged within each study, then over studies.
+def reconstruction_loss(
+    predicted: Tensor,
+    target: Tensor,
+    study: Tensor,
+    studies: int,
+    *,
+    normalised: bool = True,
+    by_study: bool = True,
+    distance: Callable[..., Tensor] = F.mse_loss,
+) -> Tensor:
+    """Mean distance of the voxels of a patch, averaged over patches.
 
-    A study with four sequences weighs as much as one with a single sequence. Patches without
-    tissue in their sequence do not count; nor do studies without any patch that counts.
+    Patches without tissue in their sequence do not count; nor do studies without any patch that
+    counts.
 
     Args:
-        predicted: [P, p³], normalised.
+        predicted: [P, p³], normalised if `normalised`.
         target: [P, p³] as in the image.
         study: [P] int64.
-        studies: Number of studies.
+        studies: Number of studies of this process.
+        normalised: Compare with patches normalised by their own mean and deviation.
+        by_study: Average within each study first, so that a study with four sequences weighs as
+            much as one with a single sequence; otherwise all patches weigh the same.
+        distance: `F.mse_loss` or `F.l1_loss`.
 
     Returns:
-        Scalar, float32.
+        Scalar, float32; its mean over the processes is the loss of their joint batch.
     """
     with torch.autocast(target.device.type, enabled=False):
-        wanted, _, _ = normalise(target.float())
-        error = (predicted.float() - wanted).square().mean(1)
-        return mean_over_studies(error, target.ne(0).any(1).float(), study, studies)
-
-
-def mean_over_studies(error: Tensor, counts: Tensor, study: Tensor, studies: int) -> Tensor:
-    """Mean within each study, then over the studies of all processes that have anything to count.
-
-    Args:
-        error: [P] float32.
-        counts: [P] float32, 1 for what counts, 0 for what does not.
-        study: [P] int64.
-        studies: Number of studies of this process.
-
-    Returns:
-        Scalar whose mean over the processes is the mean over all their studies, however unevenly
-        these are shared out; with its gradient.
-    """
-    total = error.new_zeros(studies).index_add(0, study, error * counts)
-    number = error.new_zeros(studies).index_add(0, study, counts)
-    mean = total / number.clamp(min=1)
-    return mean.sum() / distributed.mean(number.gt(0).float().sum()).clamp(min=_EPSILON)
+        target = target.float()
+        wanted = normalise(target)[0] if normalised else target
+        error = distance(predicted.float(), wanted, reduction="none").mean(1)
+        counts = target.ne(0).any(1).float()
+        if by_study:
+            return mean_over_studies(error, counts, study, studies)
+        return global_mean(error, counts)

@@ -47,6 +47,8 @@ class ViewDraw:
     """[V] bool, the sequences that the encoder gets."""
     scores: Tensor
     """[Gd, Gh, Gw] from `masking.draw_scores`."""
+    turns: int
+    """Quarter turns about the axial axis, for objectives that turn views."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,8 @@ class Views:
     """Positions that are seen and predicted."""
     subject: Tensor
     """[B] int64."""
+    turns: tuple[int, ...]
+    """2B quarter turns that were drawn but not applied; `swin_unetr` applies them."""
 
 
 class StudyViews(Dataset[ViewPair]):
@@ -185,7 +189,8 @@ class StudyViews(Dataset[ViewPair]):
             shown = _between(generator, 1, volumes)
             visible[torch.randperm(volumes, generator=generator)[shown:]] = False
         grid = [side // self.patch_size for side in size]
-        return ViewDraw((d, h, w), drawn, visible, draw_scores(grid, generator))
+        scores = draw_scores(grid, generator)
+        return ViewDraw((d, h, w), drawn, visible, scores, _between(generator, 0, 3))
 
     def _generator(self, number: int, *stream: int | str) -> torch.Generator:
         """The generator of one stream of a sample."""
@@ -256,6 +261,7 @@ def make_views(pairs: PairBatch, size: int, patch_size: int, mask: MaskConfig) -
         complete=whole,
         mask=apply_scores(tissue, scores.to(tissue.device), mask),
         subject=pairs.subject,
+        turns=tuple(draw.turns for draws in pairs.draws for draw in draws),
     )
 
 

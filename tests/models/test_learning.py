@@ -134,7 +134,7 @@ def test_masked_pretraining_trains_the_encoder(case):
     tissue = tissue_positions(batch, encoder.patch_size)
     scores = torch.rand(tissue.shape, generator=torch.Generator().manual_seed(0))
     mask = apply_scores(tissue, scores, MaskConfig(ratio=0.5))
-    parts = objective(Views(batch, batch, mask, torch.tensor([0])))
+    parts = objective(Views(batch, batch, mask, torch.tensor([0]), turns=(0,)))
     assert parts["loss"].isfinite()
     parts["loss"].backward()
     assert batch.voxels.grad.any()  # all the way from the loss to the images
