@@ -27,6 +27,7 @@ with {sequences}.
 | optimizer steps | {steps} |
 | studies read | {seen} ({studies} different) |
 | precision | {precision} |
+| weights | {weights} |
 | losses of the last steps | {losses} |
 | grid of the studies | {spacing} |
 
@@ -58,6 +59,7 @@ def write_card(name: str, training: Mapping[str, Any], data: Mapping[str, Any]) 
         seen=training["studies_read"],
         studies=training["studies"],
         precision=training["precision"],
+        weights=training["weights"],
         losses=losses or "not recorded",
         spacing=f"{spacing} mm" if spacing else "their own",
     )

@@ -17,12 +17,13 @@ from gliomoe.pretrain.checkpoints.store import WEIGHTS, Checkpoint, newest
 from gliomoe.pretrain.monitoring.monitor import TRACE
 
 _ENCODER = "encoder."
+_AVERAGED = "averaged.module."
 _LAST_STEPS = 20
 _NO_LOSSES = ("step", "norm", "lr", "damaged")
 
 
 def export(run: Path, out: Path) -> Checkpoint:
-    """Write the encoder of a run as a checkpoint folder.
+    """Write the encoder of a run as a checkpoint folder, with `optim.ema` its running mean.
 
     Args:
         run: Folder of a pretraining run, finished or not.
@@ -48,11 +49,12 @@ def export(run: Path, out: Path) -> Checkpoint:
     config = about["model"]
     model = create_model(config["name"], **config["overrides"])
     weights = load_file(checkpoint.folder / WEIGHTS)
+    chosen = _AVERAGED if training["ema"] else _ENCODER
     model.encoder.load_state_dict(
         {
-            name.removeprefix(_ENCODER): value
+            name.removeprefix(chosen): value
             for name, value in weights.items()
-            if name.startswith(_ENCODER)
+            if name.startswith(chosen)
         }
     )
     save_checkpoint(
@@ -70,7 +72,7 @@ def export(run: Path, out: Path) -> Checkpoint:
 def _summary(run: Path, checkpoint: Checkpoint) -> dict[str, Any]:
     """What the checkpoint says about how it was trained."""
     about = checkpoint.manifest
-    read = checkpoint.step * about["training"]["batch"]
+    read, ema = checkpoint.step * about["training"]["batch"], about["training"]["ema"]
     return {
         **about["training"],
         "steps": checkpoint.step,
@@ -78,6 +80,7 @@ def _summary(run: Path, checkpoint: Checkpoint) -> dict[str, Any]:
         "studies": min(read, about["data"]["studies"]),
         "data_fingerprint": about["data"]["fingerprint"],
         "precision": about["precision"],
+        "weights": f"running mean over the steps, decay {ema}" if ema else "of the last step",
         "losses": _last_losses(run / TRACE, checkpoint.step),
     }
 

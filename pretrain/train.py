@@ -88,7 +88,8 @@ def _pretrain(config: PretrainConfig, device: torch.device, stop: StopFlag) -> b
         "world": world,
         "precision": precision,
         "model": model.config,
-        "training": asdict(config.loss) | {"batch": config.optim.batch, "seed": config.run.seed},
+        "training": asdict(config.loss)
+        | {"batch": config.optim.batch, "ema": config.optim.ema, "seed": config.run.seed},
         "data": described,
     }
     start = _take_up(engine, config, about)
