@@ -13,13 +13,13 @@ from gliomoe.data_shards.errors import UsageError
 from gliomoe.data_shards.format.dataset import DATASET
 from gliomoe.data_shards.identity.seen import Seen
 from gliomoe.data_shards.ingest import find_studies
-from gliomoe.data_shards.reading.indexed import ShardSet
-from gliomoe.finetune.label_table import (
+from gliomoe.data_shards.label_table import (
     known_counts,
     match_cases,
     read_label_table,
     read_labels,
 )
+from gliomoe.data_shards.reading.indexed import ShardSet
 from gliomoe.finetune.splits import Case
 
 log = logging.getLogger(__name__)

@@ -27,6 +27,7 @@ from tqdm import tqdm
 from gliomoe.data_shards.building.build import BuildConfig, open_or_build
 from gliomoe.data_shards.errors import UsageError
 from gliomoe.data_shards.files import atomic_write, write_json
+from gliomoe.data_shards.label_table import read_label_table
 from gliomoe.data_shards.labels import REGIONS, to_regions
 from gliomoe.data_shards.preprocess import PreprocessConfig
 from gliomoe.data_shards.reading.indexed import ShardSet
@@ -34,7 +35,6 @@ from gliomoe.finetune.cases import LabelledCase, carried_tasks, labelled_cases, 
 from gliomoe.finetune.dataset import read_case
 from gliomoe.finetune.inference import predict_study
 from gliomoe.finetune.inputs import with_inputs
-from gliomoe.finetune.label_table import read_label_table
 from gliomoe.finetune.losses import GRADES
 from gliomoe.finetune.metrics.intervals import bootstrap_mean, delong_test, paired_bootstrap
 from gliomoe.finetune.metrics.markers import binary_figures, grade_figures

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from gliomoe.data_shards.errors import UsageError
+from gliomoe.data_shards.label_table import ID_COLUMNS, UNKNOWN
 from gliomoe.data_shards.table import plain, read_rows
-from gliomoe.finetune.label_table import ID_COLUMNS, UNKNOWN
 
 ASSAYS = ("mutation", "copy_number", "expression")
 """In the order of the last axis of the tensors."""

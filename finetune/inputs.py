@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from gliomoe.data_shards.errors import UsageError
+from gliomoe.data_shards.label_table import case_name
 from gliomoe.data_shards.reading.indexed import ShardSet
 from gliomoe.finetune.cases import LabelledCase
 from gliomoe.finetune.gene_table import ASSAYS, read_gene_table
-from gliomoe.finetune.label_table import case_name
 from gliomoe.models.model import Model
 
 

@@ -15,6 +15,7 @@ from gliomoe.data_shards.building.build import BuildConfig, open_or_build
 from gliomoe.data_shards.errors import UsageError
 from gliomoe.data_shards.files import write_json
 from gliomoe.data_shards.identity.seen import Seen
+from gliomoe.data_shards.label_table import read_label_table
 from gliomoe.data_shards.order import seed_for
 from gliomoe.data_shards.preprocess import PreprocessConfig
 from gliomoe.data_shards.reading.indexed import ShardSet
@@ -29,7 +30,6 @@ from gliomoe.finetune.cases import (
 from gliomoe.finetune.config import SCRATCH, FinetuneConfig
 from gliomoe.finetune.dataset import CropDataset, read_case
 from gliomoe.finetune.inputs import gene_tables, with_inputs
-from gliomoe.finetune.label_table import read_label_table
 from gliomoe.finetune.loop import FoldData, train_fold
 from gliomoe.finetune.losses import prevalence_weights
 from gliomoe.finetune.metrics.markers import youden_threshold

@@ -85,5 +85,5 @@ def _positive(config: PretrainConfig) -> list[tuple[str, int]]:
         ("health.spike_window", config.health.spike_window),
         ("health.collapse_steps", config.health.collapse_steps),
         ("probe.every", config.probe.every),
-        ("probe.folds", config.probe.folds),
+        ("probe.studies", config.probe.studies),
     ]

@@ -14,7 +14,7 @@ from gliomoe.models.checkpoint import save_checkpoint
 from gliomoe.models.registry import create_model
 from gliomoe.pretrain.card import write_card
 from gliomoe.pretrain.checkpoints.store import WEIGHTS, Checkpoint, newest
-from gliomoe.pretrain.monitoring.monitor import TRACE
+from gliomoe.pretrain.monitoring.journal import TRACE
 
 _ENCODER = "encoder."
 _AVERAGED = "averaged.module."

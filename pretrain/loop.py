@@ -26,9 +26,9 @@ def train(training: Training, stop: StopFlag) -> bool:
         DataError: If too many steps in a row had a loss that is not finite.
     """
     config, engine = training.config, training.engine
-    run, first = config.run, distributed.world()[0] == 0
+    run, (rank, world) = config.run, distributed.world()
     saved, health = training.start, Health(config.health)
-    with Monitor(run.out, training.start, run.steps, config.monitor.log_every, first) as monitor:
+    with Monitor(config, training.start, engine.device, world, rank == 0) as monitor:
         for step in range(training.start, run.steps):
             stopping = distributed.any_rank(bool(stop), engine.device)
             if saved < step and (stopping or step % run.checkpoint_every == 0):
@@ -37,11 +37,13 @@ def train(training: Training, stop: StopFlag) -> bool:
             if stopping:
                 logger.info("stopped at step %d; the same command continues", step)
                 return False
+            ask(training, monitor, step)
             report, views, keys = train_step(training, step)
             monitor.show(report)
             health.judge(report, keys)
             show(monitor, engine, views, step + 1, config)
         save(training, run.steps)
+        ask(training, monitor, run.steps)
     return True
 
 
@@ -49,6 +51,14 @@ def save(training: Training, step: int) -> None:
     """Write a checkpoint."""
     config = training.config
     checkpoints.save(training.engine, config.run.out, step, training.about, config.run.keep)
+
+
+def ask(training: Training, monitor: Monitor, step: int) -> None:
+    """Ask the probe, if it is time; every rank calls it."""
+    if training.probe and training.probe.due(step):
+        with monitor.at_work("probe"):
+            figures = training.probe.run()
+        monitor.show_probe(figures, step)
 
 
 def show(monitor: Monitor, engine: Engine, views: Views, step: int, config: PretrainConfig) -> None:

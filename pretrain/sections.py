@@ -248,10 +248,15 @@ class ProbeConfig:
     """How good frozen features are, asked while the encoder trains."""
 
     data: tuple[str, ...] = ()
-    """Labelled shard sets; none for no probe."""
+    """Labelled shard sets, preprocessed like `data.train`; none for no probe."""
     every: int = 10_000
-    """Studies between two probes, over all processes."""
+    """Studies read between two probes, over all processes; the first is of random weights."""
     studies: int = 40
     """Studies of the labelled sets that are used, at most."""
     folds: int = 4
     """Parts for cross-validation, grouped by subject."""
+
+    def __post_init__(self) -> None:
+        """Refuse a cross-validation that leaves nothing to learn from."""
+        if self.folds < 2:
+            raise ValueError(f"probe.folds must be at least 2, not {self.folds}")

@@ -14,6 +14,7 @@ from gliomoe.pretrain.engine import distributed
 from gliomoe.pretrain.engine.engine import Engine
 from gliomoe.pretrain.engine.schedule import learning_rate
 from gliomoe.pretrain.monitoring.monitor import StepReport
+from gliomoe.pretrain.monitoring.probe import Probe
 from gliomoe.pretrain.samples.views import PairBatch, Views, make_views
 
 logger = logging.getLogger(__name__)
@@ -31,6 +32,8 @@ class Training:
     """Steps done before."""
     about: dict[str, Any]
     """Entries of every checkpoint's manifest."""
+    probe: Probe | None = None
+    """What is asked of the encoder now and then."""
 
 
 def train_step(training: Training, step: int) -> tuple[StepReport, Views, tuple[str, ...]]:

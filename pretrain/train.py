@@ -19,6 +19,7 @@ from gliomoe.pretrain.checkpoints import store as checkpoints
 from gliomoe.pretrain.config import PretrainConfig
 from gliomoe.pretrain.engine import distributed
 from gliomoe.pretrain.faults.signals import StopFlag, stop_flag
+from gliomoe.pretrain.monitoring.probe import Probe, ProbeSet
 from gliomoe.pretrain.objectives import create_objective
 from gliomoe.pretrain.objectives.objective import Objective
 from gliomoe.pretrain.samples.loading import Placement, load_parts
@@ -79,6 +80,7 @@ def _pretrain(config: PretrainConfig, device: torch.device, stop: StopFlag) -> b
     placement = Placement(config.optim.batch, config.engine.accumulation, rank, world)
     precision = resolve_precision(config.engine.precision, device)
     described, reader = describe_data(config), open_data(config)
+    labelled = ProbeSet.open(config) if config.probe.data else None
     torch.manual_seed(config.run.seed)
     model, objective = build(config)
     engine = Engine(objective, config, precision, device)
@@ -93,6 +95,7 @@ def _pretrain(config: PretrainConfig, device: torch.device, stop: StopFlag) -> b
         "data": described,
     }
     start = _take_up(engine, config, about)
+    probe = Probe(config, labelled, objective.encoder, precision) if labelled else None
     patch_size = objective.encoder.patch_size
     samples = StudyViews(reader, config.views, config.augment, patch_size, config.run.seed)
     logger.info(
@@ -117,7 +120,7 @@ def _pretrain(config: PretrainConfig, device: torch.device, stop: StopFlag) -> b
         config.data.timeout,
     )
     with closing(parts):
-        return train(Training(config, engine, parts, start, about), stop)
+        return train(Training(config, engine, parts, start, about, probe), stop)
 
 
 def build(config: PretrainConfig) -> tuple[Model, Objective]:

@@ -37,6 +37,7 @@ def run(options: Options) -> int:
     """Claim the folder and pretrain."""
     import torch
 
+    from gliomoe.pretrain.monitoring.probe import ProbeSet
     from gliomoe.pretrain.train import build, describe_data, open_data, pretrain
 
     with torch.device("meta"):
@@ -44,6 +45,8 @@ def run(options: Options) -> int:
     if int(os.environ.get("RANK", "0")) == 0:
         data = describe_data(options)
         open_data(options)  # nor is it for weights or a batch that do not fit the data
+        if options.probe.data:
+            ProbeSet.open(options)
         claim(options.run.out, "pretrain", to_table(options), _FREE, data=data)
     else:
         logging.getLogger().setLevel(logging.WARNING)

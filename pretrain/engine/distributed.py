@@ -38,6 +38,15 @@ def mean(tensor: Tensor) -> Tensor:
     return total / world()[1]
 
 
+def add(tensor: Tensor, device: torch.device) -> Tensor:
+    """The sum over the ranks of what lies in main memory, without gradient."""
+    if world()[1] == 1:
+        return tensor
+    summed = tensor.to(device, copy=True)
+    dist.all_reduce(summed)
+    return summed.cpu()
+
+
 def total(count: int, device: torch.device) -> int:
     """The sum over the ranks."""
     if world()[1] == 1:

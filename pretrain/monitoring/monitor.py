@@ -1,23 +1,30 @@
-"""What one sees of a run: progress bar, TensorBoard, and a trace of every step as JSON lines."""
+"""What one sees of a run: progress, curves, pictures, and files of JSON lines for programs."""
 
-import json
-import logging
-import sys
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 import torch
 from torch import nn
-from tqdm import tqdm
 
-from gliomoe.data_shards.files import atomic_write
-from gliomoe.data_shards.sequences import SEQUENCES
-
-TRACE = "metrics.jsonl"
-
-logger = logging.getLogger(__name__)
+from gliomoe.pretrain.config import PretrainConfig
+from gliomoe.pretrain.monitoring import charts
+from gliomoe.pretrain.monitoring.journal import (
+    EXPERTS,
+    PROBE,
+    STARTS,
+    TIMING,
+    TRACE,
+    Journal,
+    cut,
+    read_lines,
+)
+from gliomoe.pretrain.monitoring.progress import Progress
+from gliomoe.pretrain.monitoring.sinks import Sink, TensorBoard
 
 
 @dataclass(frozen=True)
@@ -41,38 +48,56 @@ class StepReport:
     """Studies of the step, over all ranks, that could not be read and were stood in for."""
     expert_use: list[list[float]] = field(default_factory=list)
     """Each expert's share of the choices, layer by layer."""
+    parts: dict[str, float] = field(default_factory=dict)
+    """Seconds of the step's other parts by name."""
 
 
 class Monitor:
     """Shows a run from one process; the others' monitors do nothing.
 
     Args:
-        run: Folder of the run.
-        start: First step of this process; what is there from later steps is dropped.
-        steps: Steps of the whole run.
-        log_every: Steps between TensorBoard's scalars.
+        config: The run's configuration.
+        start: Steps done before; what is on file from later ones is dropped.
+        device: Where it trains.
+        world: Number of processes.
         active: True on the process that shows.
     """
 
-    def __init__(self, run: Path, start: int, steps: int, log_every: int, active: bool):
-        self.run, self.start, self.steps = run, start, steps
-        self.log_every, self.active = log_every, active
-        self._seconds = self._waited = 0.0
-        self._damaged = 0
+    def __init__(
+        self, config: PretrainConfig, start: int, device: torch.device, world: int, active: bool
+    ):
+        self.config, self.start, self.active = config, start, active
+        self._device, self._world = device, world
+        self._window = _Window()
+        self._pace = _Pace()
 
     def __enter__(self) -> "Monitor":
-        """Open bar, TensorBoard and trace."""
-        if self.active:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self.run.mkdir(parents=True, exist_ok=True)
-            cut_trace(self.run / TRACE, self.start)
-            self._damaged = count_damaged(self.run / TRACE)
-            self._trace = (self.run / TRACE).open("a", encoding="utf-8")
-            self._board = SummaryWriter(str(self.run / "tensorboard"), purge_step=self.start)
-            self._bar = tqdm(
-                total=self.steps, initial=self.start, desc="pretrain", unit="step", disable=None
-            )
+        """Open everything."""
+        if not self.active:
+            return self
+        run, start = self.config.run.out, self.start
+        cut(run / TRACE, lambda line: line["step"] < start)
+        cut(run / EXPERTS, lambda line: line["steps"] <= start)
+        cut(run / PROBE, lambda line: line["steps"] < start)
+        before = read_lines(run / TRACE)
+        self._damaged = sum(line.get("damaged", 0) for line in before)
+        self._skipped = sum(line["norm"] is None for line in before)
+        self._trace, self._timing = Journal(run / TRACE), Journal(run / TIMING)
+        self._experts, self._probe = Journal(run / EXPERTS), Journal(run / PROBE)
+        starts = Journal(run / STARTS)
+        starts.write(
+            {
+                "time": round(time.time()),
+                "host": socket.gethostname(),
+                "pid": os.getpid(),
+                "world": self._world,
+                "device": self._device.type,
+                "steps": start,
+            }
+        )
+        starts.close()
+        self._sinks: list[Sink] = [TensorBoard(run, start)]
+        self._progress = Progress(start, self.config.run.steps, self.config.monitor.log_every)
         return self
 
     def __exit__(
@@ -81,11 +106,11 @@ class Monitor:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Close them."""
+        """Close everything."""
         if self.active:
-            self._bar.close()
-            self._board.close()
-            self._trace.close()
+            journals = (self._trace, self._timing, self._experts, self._probe)
+            for part in (self._progress, *self._sinks, *journals):
+                part.close()
 
     def show(self, report: StepReport) -> None:
         """Show a step."""
@@ -94,69 +119,143 @@ class Monitor:
         entry = {"step": report.step, **report.losses, "norm": report.norm, "lr": report.lr}
         if report.damaged:
             entry["damaged"] = report.damaged
-            self._damaged += report.damaged
-        print(json.dumps(entry), file=self._trace, flush=True)
-        self._seconds = _smooth(self._seconds, report.seconds)
-        self._waited = _smooth(self._waited, report.waited)
-        speed = report.studies / self._seconds
-        wait = 100 * self._waited / self._seconds
-        parts = "  ".join(f"{name} {value:.4g}" for name, value in report.losses.items())
-        if self._damaged:
-            parts += f"  {self._damaged} damaged"
-        self._bar.set_postfix_str(f"{parts}  {speed:.1f} studies/s  data wait {wait:.0f} %")
-        self._bar.update(report.step + 1 - self._bar.n)
-        if (report.step + 1) % self.log_every and report.step + 1 < self.steps:
-            return
-        if not sys.stderr.isatty():
-            logger.info("step %d/%d  %s  %.1f studies/s", report.step + 1, self.steps, parts, speed)
-        scalars = {f"loss/{name}": value for name, value in report.losses.items()}
-        scalars |= {"speed/studies_per_s": speed, "speed/data_wait_percent": wait}
-        scalars |= {"optim/lr": report.lr, "data/damaged": self._damaged}
+        self._trace.write(entry)
+        self._damaged += report.damaged
+        self._skipped += report.norm is None
+        self._pace.add(report)
+        self._window.add(report)
+        told = {"damaged": self._damaged, "skipped": self._skipped}
+        parts = report.losses | {name: count for name, count in told.items() if count}
+        done = report.step + 1
+        self._progress.show(done, self._pace.speed, self._pace.wait, parts)
+        if done % self.config.monitor.log_every == 0 or done == self.config.run.steps:
+            self._log(report, done)
+
+    def _log(self, report: StepReport, done: int) -> None:
+        """Curves and files of the steps since the last time."""
+        window, self._window = self._window, _Window()
+        memory = charts.memory_scalars(self._device)
+        self._timing.write(
+            {
+                "time": round(time.time(), 1),
+                "steps": done,
+                "studies": window.studies,
+                "seconds": {name: round(spent, 4) for name, spent in window.seconds.items()},
+                "memory": {name.split("/")[1]: round(gb, 3) for name, gb in memory.items()},
+                "world": self._world,
+            }
+        )
+        wait = 100 * window.seconds["data_wait"] / window.seconds["step"]
+        scalars = {f"train/{name}": value for name, value in window.losses.items()}
+        scalars |= charts.timing_scalars(window.seconds, window.steps, window.studies, wait)
+        scalars |= {"data/damaged_studies": self._damaged, "optim/skipped_steps": self._skipped}
+        scalars |= memory | {"optim/learning_rate": report.lr}
         if report.norm is not None:
             scalars["optim/gradient_norm"] = report.norm
-        for layer, shares in enumerate(report.expert_use):
-            scalars |= {f"experts/layer_{layer}/{e}": share for e, share in enumerate(shares)}
-        for name, value in scalars.items():
-            self._board.add_scalar(name, value, report.step + 1)
+        if use := window.expert_use:
+            self._experts.write(
+                {"steps": done, "use": [[round(share, 5) for share in layer] for layer in use]}
+            )
+            scalars |= charts.expert_scalars(use)
+        self._scalars(scalars, done)
 
     def show_fusion(self, encoder: nn.Module, step: int) -> None:
-        """Weight of each sequence, as if a study had them all."""
-        if not self.active:
-            return
-        for name, weights in encoder.named_parameters():
-            if name.endswith("fusion.by_sequence") and weights.requires_grad:
-                for sequence, share in zip(SEQUENCES, weights.softmax(0).tolist(), strict=True):
-                    self._board.add_scalar(f"fusion/{name}/{sequence}", share, step)
+        """Weight of each sequence."""
+        if self.active:
+            self._scalars(charts.sequence_scalars(encoder), step)
+
+    def show_probe(self, figures: dict[str, float], step: int) -> None:
+        """Figures of the probe after so many steps."""
+        if self.active:
+            self._probe.write({"steps": step, **figures})
+            self._scalars({f"probe/{name}": value for name, value in figures.items()}, step)
 
     def show_picture(self, picture: torch.Tensor, step: int) -> None:
         """A picture [3, H, W] from 0 to 1."""
         if self.active:
-            self._board.add_image("reconstruction", picture, step)
+            for sink in self._sinks:
+                sink.image("reconstruction", picture, step)
+
+    @contextmanager
+    def at_work(self, what: str) -> Iterator[None]:
+        """Show what is done between two steps, and count its time."""
+        begun = time.perf_counter()
+        if not self.active:
+            yield
+            return
+        with self._progress.at_work(what):
+            yield
+        self._window.other(what, time.perf_counter() - begun)
+
+    def _scalars(self, values: dict[str, float], step: int) -> None:
+        """To all sinks."""
+        for sink in self._sinks:
+            sink.scalars(values, step)
 
 
-def cut_trace(path: Path, step: int) -> None:
-    """Drop the lines of a trace from `step` on, and a last line that is not whole."""
-    if not path.is_file():
-        return
-    kept = []
-    for line in path.read_text("utf-8").splitlines(keepends=True):
-        if not line.endswith("\n") or read_line(line)["step"] >= step:
-            break
-        kept.append(line)
-    with atomic_write(path, "w") as file:
-        file.writelines(kept)
+class _Pace:
+    """Running means of speed and wait, for the bar."""
+
+    def __init__(self) -> None:
+        self._seconds = self._waited = 0.0
+        self._studies = 0
+
+    def add(self, report: StepReport) -> None:
+        """Take in a step."""
+        self._seconds = _smooth(self._seconds, report.seconds)
+        self._waited = _smooth(self._waited, report.waited)
+        self._studies = report.studies
+
+    @property
+    def speed(self) -> float:
+        """Studies a second."""
+        return self._studies / self._seconds
+
+    @property
+    def wait(self) -> float:
+        """Percent of the time spent waiting for data."""
+        return 100 * self._waited / self._seconds
 
 
-def count_damaged(path: Path) -> int:
-    """Studies that could not be read, over all steps of a trace."""
-    if not path.is_file():
-        return 0
-    return sum(read_line(line).get("damaged", 0) for line in path.read_text("utf-8").splitlines())
+class _Window:
+    """Sums over the steps since curves were last written."""
 
+    def __init__(self) -> None:
+        self.steps = self.studies = 0
+        self.seconds: dict[str, float] = {}
+        self._losses: dict[str, float] = {}
+        self._use: torch.Tensor | None = None
+        self._finite = 0
 
-def read_line(line: str) -> dict[str, Any]:
-    """One line of a trace."""
-    return json.loads(line)
+    def add(self, report: StepReport) -> None:
+        """Take in a step; the losses of a skipped one do not count."""
+        self.steps += 1
+        self.studies += report.studies
+        timed = {"step": report.seconds, "data_wait": report.waited, **report.parts}
+        for name, seconds in timed.items():
+            self.other(name, seconds)
+        if report.norm is None:
+            return
+        self._finite += 1
+        for name, value in report.losses.items():
+            self._losses[name] = self._losses.get(name, 0.0) + value
+        if report.expert_use:
+            use = torch.tensor(report.expert_use, dtype=torch.float64)
+            self._use = use if self._use is None else self._use + use
+
+    def other(self, name: str, seconds: float) -> None:
+        """Take in time of a step's part or of work between steps."""
+        self.seconds[name] = self.seconds.get(name, 0.0) + seconds
+
+    @property
+    def losses(self) -> dict[str, float]:
+        """Means over the steps that were not skipped."""
+        return {name: total / self._finite for name, total in self._losses.items()}
+
+    @property
+    def expert_use(self) -> list[list[float]]:
+        """Means over the steps that were not skipped, layer by layer; empty without experts."""
+        return [] if self._use is None else (self._use / self._finite).tolist()
 
 
 def _smooth(old: float, new: float) -> float:

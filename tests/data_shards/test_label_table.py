@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from gliomoe.data_shards.errors import UsageError
-from gliomoe.finetune.label_table import known_counts, match_cases, read_label_table, read_labels
+from gliomoe.data_shards.label_table import known_counts, match_cases, read_label_table, read_labels
 
 
 def write(folder: Path, text: str, name: str = "labels.csv") -> Path:
