@@ -49,8 +49,7 @@ def train(training: Training, stop: StopFlag) -> bool:
 
 def save(training: Training, step: int) -> None:
     """Write a checkpoint."""
-    config = training.config
-    checkpoints.save(training.engine, config.run.out, step, training.about, config.run.keep)
+    checkpoints.save(training.engine, training.config.run, step, training.about)
 
 
 def ask(training: Training, monitor: Monitor, step: int) -> None:

@@ -16,6 +16,9 @@ from gliomoe.models.encoders.encoder import Encoder
 from gliomoe.models.model import Model
 from gliomoe.models.registry import create_model
 from gliomoe.pretrain.checkpoints import store as checkpoints
+from gliomoe.pretrain.checkpoints.files import check_room, expected_bytes
+from gliomoe.pretrain.checkpoints.fit import check_fit, needs_conversion
+from gliomoe.pretrain.checkpoints.store import Checkpoint
 from gliomoe.pretrain.config import PretrainConfig
 from gliomoe.pretrain.engine import distributed
 from gliomoe.pretrain.faults.signals import StopFlag, stop_flag
@@ -24,6 +27,7 @@ from gliomoe.pretrain.objectives import create_objective
 from gliomoe.pretrain.objectives.objective import Objective
 from gliomoe.pretrain.samples.loading import Placement, load_parts
 from gliomoe.pretrain.samples.views import StudyViews
+from gliomoe.pretrain.sections import RunConfig
 
 logger = logging.getLogger(__name__)
 
@@ -38,16 +42,16 @@ def pretrain(config: PretrainConfig) -> bool:
         UsageError: If the configuration does not fit the processes, the data or the checkpoint.
         DataError: If the data are damaged or losses stay not finite.
     """
-    done = checkpoints.newest(config.run.out)
-    if done and done.step >= config.run.steps:
-        logger.info("%s: finished at step %d, nothing to do", config.run.out, done.step)
-        return True
     from gliomoe.pretrain.engine import engine  # here, since it starts DeepSpeed
 
     with stop_flag() as stop:
         device = engine.start_processes(config.engine)
+        found = distributed.first_decides(lambda: checkpoints.newest(config.run.out))
+        if found and found.step >= config.run.steps:
+            logger.info("%s: finished at step %d, nothing to do", config.run.out, found.step)
+            return True
         with exact_arithmetic(device):
-            return _pretrain(config, device, stop)
+            return _pretrain(config, device, found, stop)
 
 
 @contextmanager
@@ -70,7 +74,9 @@ def exact_arithmetic(device: torch.device) -> Iterator[None]:
         settings.fill_uninitialized_memory = filling
 
 
-def _pretrain(config: PretrainConfig, device: torch.device, stop: StopFlag) -> bool:
+def _pretrain(
+    config: PretrainConfig, device: torch.device, found: Checkpoint | None, stop: StopFlag
+) -> bool:
     """The run inside its processes."""
     from gliomoe.pretrain.engine.engine import Engine, resolve_precision
     from gliomoe.pretrain.loop import train
@@ -83,10 +89,10 @@ def _pretrain(config: PretrainConfig, device: torch.device, stop: StopFlag) -> b
     labelled = ProbeSet.open(config) if config.probe.data else None
     torch.manual_seed(config.run.seed)
     model, objective = build(config)
-    engine = Engine(objective, config, precision, device)
     about = {
         "zero_stage": config.engine.zero_stage,
         "accumulation": config.engine.accumulation,
+        "expert_parallel": config.engine.expert_parallel,
         "world": world,
         "precision": precision,
         "model": model.config,
@@ -94,7 +100,9 @@ def _pretrain(config: PretrainConfig, device: torch.device, stop: StopFlag) -> b
         | {"batch": config.optim.batch, "ema": config.optim.ema, "seed": config.run.seed},
         "data": described,
     }
-    start = _take_up(engine, config, about)
+    converted = _fit(found, about, objective, config.run)
+    engine = Engine(objective, config, precision, device, converted)
+    start = _take_up(engine, found, converted)
     probe = Probe(config, labelled, objective.encoder, precision) if labelled else None
     patch_size = objective.encoder.patch_size
     samples = StudyViews(reader, config.views, config.augment, patch_size, config.run.seed)
@@ -182,12 +190,35 @@ def describe_data(config: PretrainConfig) -> dict[str, Any]:
     }
 
 
-def _take_up(engine: Any, config: PretrainConfig, about: dict[str, Any]) -> int:
-    """Load the newest checkpoint, if there is one; the steps that were done."""
-    checkpoint = checkpoints.newest(config.run.out)
-    if checkpoint is None:
+def _fit(
+    found: Checkpoint | None, about: dict[str, Any], module: Objective, run: RunConfig
+) -> bool:
+    """Whether the checkpoint has to be converted; errors as of `check_fit` and `check_room`."""
+    folder = run.out / "checkpoints"
+    if found is None:
+        need = expected_bytes(module, None)
+        distributed.first_decides(lambda: check_room(folder, need))
+        return False
+    check_fit(found, about)
+    if not needs_conversion(found, about):
+        return False
+    need = 2 * expected_bytes(module, found.manifest)  # it passes through parts of the same size
+    distributed.first_decides(lambda: check_room(folder, need))
+    return True
+
+
+def _take_up(engine: Any, found: Checkpoint | None, converted: bool) -> int:
+    """Load a checkpoint, if there is one; the steps that were done."""
+    from gliomoe.pretrain.engine import universal
+
+    if found is None:
         return 0
-    checkpoints.check_fit(checkpoint, about)
-    engine.load(checkpoint.folder)
-    logger.info("continues from %s", checkpoint.folder)
-    return checkpoint.step
+    target = found.folder.with_name(f".{found.folder.name}.universal") if converted else None
+    if target:
+        source = found.folder / engine.TAG
+        distributed.first_decides(lambda: universal.convert(source, target), universal.PATIENCE)
+    engine.load(found.folder, target)
+    distributed.barrier()
+    distributed.first_decides(lambda: checkpoints.tidy(found))
+    logger.info("continues from %s", found.folder)
+    return found.step

@@ -1,7 +1,11 @@
 """Checkpoints of a run: written whole, then made the latest; only between two steps.
 
 `RUN/checkpoints/step_N/` holds DeepSpeed's state, the weights as safetensors (so that export needs
-neither DeepSpeed nor pickle) and `manifest.json`, written last, with the size of every file.
+neither DeepSpeed nor pickle) and `manifest.json`, written last, with size and CRC-32 of every file.
+
+Every rank writes and describes its own files. Only rank 0 looks for checkpoints, renames and
+deletes, and tells the others how it went: the view that several nodes have of a shared folder may
+be seconds old.
 """
 
 import json
@@ -12,12 +16,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from gliomoe.data_shards.errors import UsageError
+from gliomoe.data_shards.errors import DataError
 from gliomoe.data_shards.files import atomic_write, write_json
+from gliomoe.pretrain.checkpoints.files import check_room, damage, expected_bytes, settle
 from gliomoe.pretrain.engine import distributed
 from gliomoe.pretrain.engine.engine import Engine
+from gliomoe.pretrain.sections import RunConfig
 
 MANIFEST = "manifest.json"
 WEIGHTS = "weights.safetensors"
@@ -39,91 +46,128 @@ class Checkpoint:
         return self.manifest["step"]
 
 
-def save(engine: Engine, run: Path, step: int, about: dict[str, Any], keep: int) -> None:
+def save(engine: Engine, run: RunConfig, step: int, about: dict[str, Any]) -> None:
     """Write a checkpoint and drop the oldest; every rank calls it.
 
     Args:
         engine: What to save.
-        run: Folder of the run.
+        run: Folder of the run, and which checkpoints to keep.
         step: Steps done.
         about: Further entries of the manifest.
-        keep: Newest checkpoints to keep.
+
+    Raises:
+        DataError: On all ranks, if one of them could not write; the checkpoints before are kept.
     """
-    first = distributed.world()[0] == 0
-    folder = _folder(run, step)
-    partial = folder.with_name(f".{folder.name}.partial")
-    if first:
-        for leftover in folder.parent.glob(".step_*.partial"):
-            shutil.rmtree(leftover)
-        partial.mkdir(parents=True)
-    distributed.barrier()
-    engine.save(partial)
-    distributed.barrier()
-    if first:
-        weights = {name: value.contiguous() for name, value in engine.module.state_dict().items()}
-        save_file(weights, partial / WEIGHTS)
-        sizes = {
-            str(path.relative_to(partial)): path.stat().st_size
-            for path in sorted(partial.rglob("*"))
-            if path.is_file()
-        }
-        write_json(partial / MANIFEST, {"step": step, **about, "files": sizes})
-        if folder.exists():  # a damaged one of the same step
-            shutil.rmtree(folder)
-        partial.rename(folder)
-        with atomic_write(folder.parent / _LATEST, "w") as file:
-            file.write(folder.name)
-        for old in list(_newest_first(run))[keep:]:
-            shutil.rmtree(old)
-    distributed.barrier()
+    partial = run.out / "checkpoints" / f".step_{step}.partial"
+    distributed.first_decides(lambda: _make_room(engine, run, partial))
+    files, failure = _write(engine, partial)
+    outcomes = distributed.everyone((files, failure))
+    failures = [(rank, why) for rank, (_, why) in enumerate(outcomes) if why]
+    everything = {name: entry for files, _ in outcomes for name, entry in files.items()}
+    manifest = {"step": step, **about, "files": dict(sorted(everything.items()))}
+    distributed.first_decides(lambda: _finish(run, partial, manifest, failures))
 
 
 def newest(run: Path) -> Checkpoint | None:
-    """The newest whole checkpoint of a run; damaged ones are passed over with a warning."""
-    latest = run / "checkpoints" / _LATEST
-    step = _step(Path(latest.read_text("utf-8").strip())) if latest.is_file() else -1
-    for folder in _newest_first(run):
-        if _step(folder) > step:
-            continue
-        manifest = _whole(folder)
-        if manifest is not None:
+    """The newest whole checkpoint of a run; damaged ones are passed over with a warning.
+
+    Of several processes only the first may decide by it: `distributed.first_decides`.
+
+    Raises:
+        DataError: If there are checkpoints and all are damaged.
+    """
+    limit = _latest_step(run)
+    folders = [f for f in _newest_first(run) if limit is None or _step(f) <= limit]
+    for folder in folders:
+        try:
+            manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
+            wrong = damage(folder, manifest["files"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            wrong = f"{MANIFEST} cannot be read ({error})"
+        if wrong is None:
             return Checkpoint(folder, manifest)
-        logger.warning("%s: damaged, the checkpoint before it is used", folder)
+        logger.warning("%s: damaged, %s; the checkpoint before it is used", folder, wrong)
+    if folders:
+        raise DataError(
+            f"{run}: every checkpoint is damaged; bring one back, or delete the folder to start anew"
+        )
     return None
 
 
-def check_fit(checkpoint: Checkpoint, about: dict[str, Any]) -> None:
-    """Refuse a checkpoint that this run's engine cannot take up.
+def tidy(checkpoint: Checkpoint) -> None:
+    """Delete what is of no use to a run that goes on from a checkpoint.
 
-    Raises:
-        UsageError: If ZeRO stage, accumulation, data or, with ZeRO, the number of processes differ.
+    That is what was not finished, and what is newer: it is damaged, or `latest` was set back, and
+    retention must not count it.
     """
-    written = checkpoint.manifest
-    names = {"zero_stage": "engine.zero_stage", "accumulation": "engine.accumulation"}
-    if about["zero_stage"]:
-        names["world"] = "the number of processes"
-    for key, name in names.items():
-        if written[key] != about[key]:
-            raise UsageError(
-                f"{checkpoint.folder}: written with {name} {written[key]}, this run has "
-                f"{about[key]}; continue it with {written[key]}"
-            )
-    if written["data"]["fingerprint"] != about["data"]["fingerprint"]:
-        raise UsageError(
-            f"{checkpoint.folder}: the shards changed since this run began; "
-            "bring them back or start another run"
-        )
-    if written["precision"] != about["precision"]:
-        logger.warning(
-            "the run continues in %s after %s; the losses will differ slightly",
-            about["precision"],
-            written["precision"],
-        )
+    parent = checkpoint.folder.parent
+    newer = [folder for folder in parent.glob("step_*") if _step(folder) > checkpoint.step]
+    for folder in (*parent.glob(".step_*"), *newer):
+        shutil.rmtree(folder)
 
 
-def _folder(run: Path, step: int) -> Path:
-    """Where the checkpoint of a step lies."""
-    return run / "checkpoints" / f"step_{step}"
+def _make_room(engine: Engine, run: RunConfig, partial: Path) -> None:
+    """An empty folder to write into, on a disk with room for it."""
+    for leftover in partial.parent.glob(".step_*"):
+        shutil.rmtree(leftover)
+    need = expected_bytes(engine.module, _newest_manifest(run.out))
+    try:
+        check_room(partial.parent, need)
+    except DataError:
+        _drop(run, max(1, run.keep - 1))
+        check_room(partial.parent, need)
+    (partial / engine.TAG).mkdir(parents=True)
+
+
+def _write(engine: Engine, partial: Path) -> tuple[dict[str, dict[str, int]], str | None]:
+    """Write this rank's files; what they are, and what went wrong."""
+    try:
+        paths = engine.save(partial)
+        if distributed.world()[0] == 0:
+            weights = {name: part.contiguous() for name, part in engine.module.state_dict().items()}
+            save_file(weights, partial / WEIGHTS)
+            paths.append(partial / WEIGHTS)
+        return {str(path.relative_to(partial)): settle(path) for path in paths}, None
+    except (OSError, SafetensorError) as error:
+        return {}, " ".join(str(error).split())
+
+
+def _finish(
+    run: RunConfig, partial: Path, manifest: dict[str, Any], failures: list[tuple[int, str]]
+) -> None:
+    """Turn what all ranks wrote into the latest checkpoint, or take it away."""
+    folder = partial.with_name(f"step_{manifest['step']}")
+    try:
+        if failures:
+            rank, why = failures[0]
+            raise DataError(f"{folder}: process {rank} could not write it ({why})")
+        for name, entry in manifest["files"].items():
+            if (partial / name).stat().st_size != entry["bytes"]:
+                raise DataError(f"{partial / name}: not as it was written; is the folder shared?")
+        write_json(partial / MANIFEST, manifest)
+        for inner in (*(path for path in partial.rglob("*") if path.is_dir()), partial):
+            settle(inner)
+    except (OSError, DataError) as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise DataError(
+            f"{' '.join(str(error).split())}; the checkpoint before it is kept: free space or mend "
+            "the disk, the same command continues"
+        ) from error
+    if folder.exists():  # a damaged one of the same step
+        shutil.rmtree(folder)
+    partial.rename(folder)
+    settle(folder.parent)
+    with atomic_write(folder.parent / _LATEST, "w") as file:
+        file.write(folder.name)
+    settle(folder.parent)
+    _drop(run, run.keep)
+
+
+def _drop(run: RunConfig, keep: int) -> None:
+    """Delete all but the newest checkpoints and those that are kept for good."""
+    for folder in list(_newest_first(run.out))[keep:]:
+        if not run.keep_every or _step(folder) % run.keep_every:
+            shutil.rmtree(folder)
 
 
 def _step(folder: Path) -> int:
@@ -136,11 +180,17 @@ def _newest_first(run: Path) -> Iterator[Path]:
     yield from sorted((run / "checkpoints").glob("step_*"), key=_step, reverse=True)
 
 
-def _whole(folder: Path) -> dict[str, Any] | None:
-    """The manifest if every file it names is there in its full size."""
+def _newest_manifest(run: Path) -> dict[str, Any] | None:
+    """The manifest of the newest checkpoint, which may be damaged."""
+    for folder in _newest_first(run):
+        if (folder / MANIFEST).is_file():
+            return json.loads((folder / MANIFEST).read_text("utf-8"))
+    return None
+
+
+def _latest_step(run: Path) -> int | None:
+    """The step that was made the latest, None if that cannot be told."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
-        sizes = {name: (folder / name).stat().st_size for name in manifest["files"]}
-    except (OSError, ValueError, KeyError, TypeError):
+        return _step(Path((run / "checkpoints" / _LATEST).read_text("utf-8").strip()))
+    except (OSError, ValueError):
         return None
-    return manifest if sizes == manifest["files"] else None

@@ -1,8 +1,14 @@
 """What the processes of a run tell each other; with one process every function is the identity."""
 
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any, TypeVar
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+T = TypeVar("T")
 
 
 def world() -> tuple[int, int]:
@@ -69,3 +75,37 @@ def barrier() -> None:
     """Wait for the other ranks."""
     if world()[1] > 1:
         dist.barrier()
+
+
+def everyone(value: T) -> list[T]:
+    """The values of all ranks, in the order of the ranks; they must be picklable."""
+    if world()[1] == 1:
+        return [value]
+    values: list[Any] = [None] * world()[1]
+    dist.all_gather_object(values, value)
+    return values
+
+
+def first_decides(decide: Callable[[], T], patience: timedelta | None = None) -> T:
+    """What a function returns on rank 0, on all ranks; an error that it raises is raised on all.
+
+    Args:
+        decide: Called on rank 0 only; its result must be picklable.
+        patience: How long the others wait for it, if longer than for anything else.
+    """
+    rank, count = world()
+    if count == 1:
+        return decide()
+    group = dist.new_group(backend="gloo", timeout=patience) if patience else None
+    answer: list[Any] = [None, None]
+    if rank == 0:
+        try:
+            answer[0] = decide()
+        except Exception as error:
+            answer[1] = error
+    dist.broadcast_object_list(answer, src=0, group=group)
+    if group is not None:
+        dist.destroy_process_group(group)
+    if answer[1] is not None:
+        raise answer[1]
+    return answer[0]

@@ -24,11 +24,11 @@ from torch import Tensor, nn
 
 from gliomoe.pretrain.config import PretrainConfig
 from gliomoe.pretrain.engine import distributed
+from gliomoe.pretrain.engine.universal import load_untrained
+from gliomoe.pretrain.engine.writing import recorded_writes
 from gliomoe.pretrain.objectives.objective import Objective
 from gliomoe.pretrain.samples.views import Views
 from gliomoe.pretrain.sections import EngineConfig
-
-_TAG = "engine"
 
 
 class Engine:
@@ -39,10 +39,19 @@ class Engine:
         config: The run's configuration.
         precision: From `resolve_precision`.
         device: Where it trains.
+        converted: Whether `load` will be given a checkpoint converted by `engine.universal`.
     """
 
+    TAG = "engine"
+    """Name of DeepSpeed's folder in a checkpoint."""
+
     def __init__(
-        self, module: Objective, config: PretrainConfig, precision: str, device: torch.device
+        self,
+        module: Objective,
+        config: PretrainConfig,
+        precision: str,
+        device: torch.device,
+        converted: bool = False,
     ):
         deepspeed = _import_deepspeed(device)
         self.device = device
@@ -53,6 +62,7 @@ class Engine:
         )
         world = distributed.world()[1]
         settings = _settings(config, precision, config.micro_batch(world))
+        settings["checkpoint"] = {"load_universal": converted}
         self._engine = deepspeed.initialize(
             model=module.to(device),
             optimizer=optimizer,
@@ -98,23 +108,42 @@ class Engine:
         self._engine.step()
         return norm
 
-    def save(self, folder: Path) -> None:
-        """Write weights, optimizer and generators; every rank calls it, between two steps."""
+    def save(self, folder: Path) -> list[Path]:
+        """Write weights, optimizer and generators; every rank calls it, between two steps.
+
+        Returns:
+            The files that this rank wrote.
+
+        Raises:
+            OSError: If this rank could not write; the others notice nothing.
+        """
         generators = {"cpu": torch.get_rng_state()}
         if self.device.type == "cuda":
             generators["cuda"] = torch.cuda.get_rng_state(self.device)
-        self._engine.save_checkpoint(
-            str(folder), tag=_TAG, client_state={"generators": generators}, save_latest=False
-        )
+        with recorded_writes(self._engine) as (write, written):
+            write(generators, str(folder / self.TAG / _generators(distributed.world()[0])))
+            self._engine.save_checkpoint(str(folder), tag=self.TAG, save_latest=False)
+        return written
 
-    def load(self, folder: Path) -> None:
-        """Take up what `save` wrote; `RuntimeError` if it does not fit."""
-        path, state = self._engine.load_checkpoint(str(folder), tag=_TAG)
+    def load(self, folder: Path, converted: Path | None = None) -> None:
+        """Take up what `save` wrote; `RuntimeError` if it does not fit.
+
+        Args:
+            folder: Where `save` wrote.
+            converted: The same converted to this number of processes and stage of ZeRO.
+        """
+        path, _ = self._engine.load_checkpoint(str(converted or folder), tag=self.TAG)
         if path is None:
             raise RuntimeError(f"{folder}: DeepSpeed found no checkpoint")
-        torch.set_rng_state(state["generators"]["cpu"].cpu())
-        if self.device.type == "cuda" and "cuda" in state["generators"]:
-            torch.cuda.set_rng_state(state["generators"]["cuda"].cpu(), self.device)
+        if converted:
+            load_untrained(self.module, Path(path))
+        # A rank beyond those that wrote takes the generators of one of them.
+        written = len(list((folder / self.TAG).glob(_generators("*"))))
+        own = folder / self.TAG / _generators(distributed.world()[0] % written)
+        generators = torch.load(own, weights_only=True)
+        torch.set_rng_state(generators["cpu"])
+        if self.device.type == "cuda" and "cuda" in generators:
+            torch.cuda.set_rng_state(generators["cuda"], self.device)
 
 
 def start_processes(config: EngineConfig) -> torch.device:
@@ -158,6 +187,11 @@ def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, A
         {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
         {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
     ]
+
+
+def _generators(rank: int | str) -> str:
+    """Name of the file with the random generators of a rank."""
+    return f"generators_{rank}.pt"
 
 
 def _settings(config: PretrainConfig, precision: str, micro: int) -> dict[str, Any]:
