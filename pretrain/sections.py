@@ -130,7 +130,7 @@ class LossConfig:
     rotation: float = 1.0
     """Weight of the rotation of `swin_unetr`."""
     momentum: float = 0.996
-    """Decay of the teacher of `jepa` at the first step; it rises to 1 at the last."""
+    """Decay of the teacher of `jepa` at the first step; it rises to 1 over the run."""
 
     def __post_init__(self) -> None:
         """Refuse what is no loss."""
