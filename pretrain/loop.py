@@ -3,13 +3,10 @@
 import logging
 
 from gliomoe.pretrain.checkpoints import store as checkpoints
-from gliomoe.pretrain.config import PretrainConfig
 from gliomoe.pretrain.engine import distributed
-from gliomoe.pretrain.engine.engine import Engine
 from gliomoe.pretrain.faults.health import Health
 from gliomoe.pretrain.faults.signals import StopFlag
 from gliomoe.pretrain.monitoring.monitor import Monitor
-from gliomoe.pretrain.monitoring.pictures import reconstruction_picture
 from gliomoe.pretrain.samples.views import Views
 from gliomoe.pretrain.step import Training, train_step
 
@@ -32,7 +29,8 @@ def train(training: Training, stop: StopFlag) -> bool:
         for step in range(training.start, run.steps):
             stopping = distributed.any_rank(bool(stop), engine.device)
             if saved < step and (stopping or step % run.checkpoint_every == 0):
-                save(training, step)
+                with monitor.at_work("checkpoint"):
+                    save(training, step)
                 saved = step
             if stopping:
                 logger.info("stopped at step %d; the same command continues", step)
@@ -41,8 +39,9 @@ def train(training: Training, stop: StopFlag) -> bool:
             report, views, keys = train_step(training, step)
             monitor.show(report)
             health.judge(report, keys)
-            show(monitor, engine, views, step + 1, config)
-        save(training, run.steps)
+            show(training, monitor, views, step + 1)
+        with monitor.at_work("checkpoint"):
+            save(training, run.steps)
         ask(training, monitor, run.steps)
     return True
 
@@ -60,14 +59,16 @@ def ask(training: Training, monitor: Monitor, step: int) -> None:
         monitor.show_probe(figures, step)
 
 
-def show(monitor: Monitor, engine: Engine, views: Views, step: int, config: PretrainConfig) -> None:
-    """Weights of the sequences and, every so often, a picture."""
-    if step % config.monitor.log_every == 0:
-        monitor.show_fusion(engine.module.encoder, step)
-    every = config.monitor.pictures_every
-    if every and step % every == 0 and monitor.active:
-        filled = engine.module.picture(views)
-        if filled is None:
-            return
-        patch_size = engine.module.encoder.patch_size
-        monitor.show_picture(reconstruction_picture(views, filled, patch_size), step)
+def show(training: Training, monitor: Monitor, views: Views, step: int) -> None:
+    """Weights of the sequences and, every so often, pictures."""
+    from gliomoe.pretrain.monitoring.pictures import make_pictures  # matplotlib takes a second
+
+    settings, objective = training.config.monitor, training.engine.module
+    if step % settings.log_every == 0:
+        monitor.show_fusion(objective.encoder, step)
+    # Experts on other ranks are reached by all ranks together.
+    needed = monitor.active or training.config.engine.expert_parallel > 1
+    if settings.pictures_every and step % settings.pictures_every == 0 and needed:
+        with monitor.at_work("pictures"):
+            pictures = make_pictures(objective, views, training.about["precision"])
+            monitor.show_pictures(pictures, step)

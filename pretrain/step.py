@@ -15,6 +15,7 @@ from gliomoe.pretrain.engine.engine import Engine
 from gliomoe.pretrain.engine.schedule import learning_rate
 from gliomoe.pretrain.monitoring.monitor import StepReport
 from gliomoe.pretrain.monitoring.probe import Probe
+from gliomoe.pretrain.monitoring.stopwatch import Stopwatch
 from gliomoe.pretrain.samples.views import PairBatch, Views, make_views
 
 logger = logging.getLogger(__name__)
@@ -46,23 +47,28 @@ def train_step(training: Training, step: int) -> tuple[StepReport, Views, tuple[
     begun, waited = time.perf_counter(), 0.0
     outcomes: list[dict[str, torch.Tensor]] = []
     spoiled: list[str] = []
-    damaged = 0
+    damaged, watch = 0, Stopwatch(engine.device)
     for part in range(config.engine.accumulation):
         asked = time.perf_counter()
         pairs = next(training.parts)
         waited += time.perf_counter() - asked
+        watch.mark("")
         for message in pairs.damaged:
             logger.warning("left out: %s", message)
         damaged += len(pairs.damaged)
         patch_size = engine.module.encoder.patch_size
         views = make_views(pairs.to(engine.device), config.views.size, patch_size, config.mask)
+        watch.mark("views")
         outcome = engine.forward(views)
+        watch.mark("forward")
         if not torch.isfinite(outcome["loss"]):
             spoiled += pairs.boxes.keys
         engine.backward(outcome["loss"], last=part == config.engine.accumulation - 1)
+        watch.mark("backward")
         outcomes.append({name: value.detach().float() for name, value in outcome.items()})
     lr = learning_rate(step, config.run.steps, config.optim)
     norm = engine.step(lr)
+    watch.mark("optimizer")
     mean = {
         name: distributed.mean(torch.stack([outcome[name] for outcome in outcomes]).mean(0))
         for name in outcomes[0]
@@ -82,5 +88,6 @@ def train_step(training: Training, step: int) -> tuple[StepReport, Views, tuple[
         waited=waited,
         damaged=distributed.total(damaged, engine.device),
         expert_use=[] if use is None else use.tolist(),
+        parts=watch.seconds(),
     )
     return report, views, tuple(spoiled or (pairs.boxes.keys if norm is None else ()))

@@ -23,6 +23,7 @@ from gliomoe.pretrain.config import PretrainConfig
 from gliomoe.pretrain.engine import distributed
 from gliomoe.pretrain.faults.signals import StopFlag, stop_flag
 from gliomoe.pretrain.monitoring.probe import Probe, ProbeSet
+from gliomoe.pretrain.monitoring.sinks import require_packages
 from gliomoe.pretrain.objectives import create_objective
 from gliomoe.pretrain.objectives.objective import Objective
 from gliomoe.pretrain.samples.loading import Placement, load_parts
@@ -39,9 +40,11 @@ def pretrain(config: PretrainConfig) -> bool:
         True if the run is finished, False if a signal interrupted it and it can be continued.
 
     Raises:
-        UsageError: If the configuration does not fit the processes, the data or the checkpoint.
+        UsageError: If the configuration does not fit the processes, the data or the checkpoint, or
+            asks for a package that is not installed.
         DataError: If the data are damaged or losses stay not finite.
     """
+    require_packages(config.monitor)
     from gliomoe.pretrain.engine import engine  # here, since it starts DeepSpeed
 
     with stop_flag() as stop:

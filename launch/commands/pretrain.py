@@ -39,8 +39,10 @@ def run(options: Options) -> int:
     import torch
 
     from gliomoe.pretrain.monitoring.probe import ProbeSet
+    from gliomoe.pretrain.monitoring.sinks import require_packages
     from gliomoe.pretrain.train import build, describe_data, open_data, pretrain
 
+    require_packages(options.monitor)
     with torch.device("meta"):
         build(options)  # what cannot be built is refused before the folder is taken
     if int(os.environ.get("RANK", "0")) == 0:

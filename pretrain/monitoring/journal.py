@@ -39,12 +39,18 @@ class Journal:
         self._file.close()
 
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The lines of a file that are whole; none if there is no file."""
+def read_lines(path: Path, most: int | None = None) -> list[dict[str, Any]]:
+    """The lines of a file that are whole; none if there is no file.
+
+    Args:
+        path: The file, which another process may be writing.
+        most: Take so many, evenly; None takes all.
+    """
     if not path.is_file():
         return []
-    lines = path.read_text("utf-8").splitlines(keepends=True)
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    lines = [line for line in path.read_text("utf-8").splitlines(keepends=True) if line[-1] == "\n"]
+    count = min(len(lines), most or len(lines))
+    return [json.loads(lines[i * len(lines) // count]) for i in range(count)]
 
 
 def cut(path: Path, keep: Callable[[dict[str, Any]], bool]) -> None:

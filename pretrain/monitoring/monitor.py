@@ -1,11 +1,12 @@
 """What one sees of a run: progress, curves, pictures, and files of JSON lines for programs."""
 
+import json
 import os
 import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from types import TracebackType
 
 import torch
@@ -24,7 +25,10 @@ from gliomoe.pretrain.monitoring.journal import (
     read_lines,
 )
 from gliomoe.pretrain.monitoring.progress import Progress
-from gliomoe.pretrain.monitoring.sinks import Sink, TensorBoard
+from gliomoe.pretrain.monitoring.sinks import open_sinks
+
+_TIMES = 300
+"""Columns of the picture of the experts' use."""
 
 
 @dataclass(frozen=True)
@@ -84,10 +88,11 @@ class Monitor:
         self._skipped = sum(line["norm"] is None for line in before)
         self._trace, self._timing = Journal(run / TRACE), Journal(run / TIMING)
         self._experts, self._probe = Journal(run / EXPERTS), Journal(run / PROBE)
+        self._logged = time.time()
         starts = Journal(run / STARTS)
         starts.write(
             {
-                "time": round(time.time()),
+                "time": round(self._logged, 1),
                 "host": socket.gethostname(),
                 "pid": os.getpid(),
                 "world": self._world,
@@ -96,7 +101,8 @@ class Monitor:
             }
         )
         starts.close()
-        self._sinks: list[Sink] = [TensorBoard(run, start)]
+        about = json.loads(json.dumps(asdict(self.config), default=str))
+        self._sinks = open_sinks(self.config.monitor, run, start, about)
         self._progress = Progress(start, self.config.run.steps, self.config.monitor.log_every)
         return self
 
@@ -108,9 +114,11 @@ class Monitor:
     ) -> None:
         """Close everything."""
         if self.active:
-            journals = (self._trace, self._timing, self._experts, self._probe)
-            for part in (self._progress, *self._sinks, *journals):
-                part.close()
+            self._progress.close()
+            for sink in self._sinks:
+                sink.close()
+            for journal in (self._trace, self._timing, self._experts, self._probe):
+                journal.close()
 
     def show(self, report: StepReport) -> None:
         """Show a step."""
@@ -134,11 +142,15 @@ class Monitor:
     def _log(self, report: StepReport, done: int) -> None:
         """Curves and files of the steps since the last time."""
         window, self._window = self._window, _Window()
+        now, before = time.time(), self._logged
+        self._logged = now
         memory = charts.memory_scalars(self._device)
         self._timing.write(
             {
-                "time": round(time.time(), 1),
+                "time": round(now, 1),
                 "steps": done,
+                "of": window.steps,
+                "wall": round(now - before, 3),
                 "studies": window.studies,
                 "seconds": {name: round(spent, 4) for name, spent in window.seconds.items()},
                 "memory": {name.split("/")[1]: round(gb, 3) for name, gb in memory.items()},
@@ -170,11 +182,17 @@ class Monitor:
             self._probe.write({"steps": step, **figures})
             self._scalars({f"probe/{name}": value for name, value in figures.items()}, step)
 
-    def show_picture(self, picture: torch.Tensor, step: int) -> None:
-        """A picture [3, H, W] from 0 to 1."""
-        if self.active:
-            for sink in self._sinks:
-                sink.image("reconstruction", picture, step)
+    def show_pictures(self, pictures: dict[str, torch.Tensor], step: int) -> None:
+        """Pictures [3, H, W] from 0 to 1 by name, and one of the experts' use so far."""
+        from gliomoe.pretrain.monitoring.pictures import use_picture
+
+        if not self.active:
+            return
+        if lines := read_lines(self.config.run.out / EXPERTS, _TIMES):
+            pictures = {**pictures, "experts/use": use_picture(lines)}
+        for sink in self._sinks:
+            for name, picture in pictures.items():
+                sink.image(name, picture, step)
 
     @contextmanager
     def at_work(self, what: str) -> Iterator[None]:

@@ -12,13 +12,12 @@ Notable facts:
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from gliomoe.data_shards.batch import StudySample, collate
 from gliomoe.data_shards.errors import UsageError
@@ -32,6 +31,7 @@ from gliomoe.models.encoders.encoder import Encoder
 from gliomoe.models.tissue import tissue_positions
 from gliomoe.pretrain.config import PretrainConfig
 from gliomoe.pretrain.engine import distributed
+from gliomoe.pretrain.monitoring.asking import asked
 from gliomoe.pretrain.monitoring.probe_figures import (
     StudyTokens,
     marker_figures,
@@ -90,7 +90,7 @@ class Probe:
 
     def __init__(self, config: PretrainConfig, studies: ProbeSet, encoder: Encoder, precision: str):
         self._config, self._studies, self._encoder = config, studies, encoder
-        self._autocast = precision != "fp32"
+        self._precision = precision
         names = sorted(set(studies.subjects))
         self._folds = [names.index(s) % config.probe.folds for s in studies.subjects]
 
@@ -109,10 +109,9 @@ class Probe:
         # Experts on other ranks are reached by all ranks together: then each does all the work.
         together = self._config.engine.expert_parallel > 1
         own = range(count) if together else range(rank, count, world)
-        device = next(encoder.parameters()).device
         pooled = torch.zeros(count, encoder.width, dtype=torch.float64)
         seen = []
-        with asked(encoder), torch.autocast(device.type, torch.bfloat16, self._autocast):
+        with asked(encoder, self._precision) as device:
             for i in own:
                 tokens, tumour = self._encode(studies.shards.study(studies.numbers[i]), device)
                 pooled[i] = tokens.double().mean(0)
@@ -133,19 +132,6 @@ class Probe:
         if not study.record["has_seg"]:
             return tokens, None
         return tokens, torch.cat([tumour for _, tumour in parts if tumour is not None])
-
-
-@contextmanager
-def asked(module: nn.Module) -> Iterator[None]:
-    """A module as it is used, not trained; afterwards each of its parts is as it was."""
-    modes = {part: part.training for part in module.modules()}
-    module.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for part, training in modes.items():
-            part.training = training
 
 
 def tile(shape: Sequence[int], size: int) -> Iterator[tuple[int, int, int]]:

@@ -1,12 +1,15 @@
 """Where curves and pictures go: TensorBoard, and Weights & Biases or MLflow where asked for."""
 
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 
+from gliomoe.data_shards.errors import UsageError
 from gliomoe.pretrain.monitoring.charts import LAYOUT
+from gliomoe.pretrain.sections import MonitorConfig
 
 
 class Sink(Protocol):
@@ -51,3 +54,44 @@ class TensorBoard:
     def close(self) -> None:
         """Write what is left."""
         self._writer.close()
+
+
+def require_packages(config: MonitorConfig) -> None:
+    """Refuse, before a run begins, what cannot be logged to.
+
+    Raises:
+        UsageError: If a package that is asked for is not installed.
+    """
+    for option, package, install in (
+        ("wandb", "wandb", "wandb"),
+        ("mlflow", "mlflow", "mlflow-skinny"),
+    ):
+        if getattr(config, option) and find_spec(package) is None:
+            raise UsageError(
+                f"monitor.{option} needs the package {package}: pip install {install}, or leave "
+                "the option out"
+            )
+
+
+def open_sinks(config: MonitorConfig, run: Path, start: int, about: dict[str, Any]) -> list[Sink]:
+    """TensorBoard and whatever else is asked for.
+
+    Args:
+        config: What is asked for.
+        run: Folder of the run; ids of what is logged elsewhere are kept in it.
+        start: Steps done.
+        about: The run's configuration as plain values.
+
+    Raises:
+        UsageError: If a service refuses.
+    """
+    sinks: list[Sink] = [TensorBoard(run, start)]
+    if config.wandb:
+        from gliomoe.pretrain.monitoring.wandb_sink import WeightsAndBiases
+
+        sinks.append(WeightsAndBiases(run, config.wandb, about))
+    if config.mlflow:
+        from gliomoe.pretrain.monitoring.mlflow_sink import MLflow
+
+        sinks.append(MLflow(run, config.mlflow, about))
+    return sinks
