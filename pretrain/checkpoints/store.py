@@ -89,7 +89,7 @@ def newest(run: Path) -> Checkpoint | None:
         logger.warning("%s: damaged, %s; the checkpoint before it is used", folder, wrong)
     if folders:
         raise DataError(
-            f"{run}: every checkpoint is damaged; bring one back, or delete the folder to start anew"
+            f"{run}: all checkpoints are damaged; bring one back, or delete it to start anew"
         )
     return None
 

@@ -87,7 +87,7 @@ def first_decides(decide: Callable[[], T], patience: timedelta | None = None) ->
     rank, count = world()
     if count == 1:
         return decide()
-    group = dist.new_group(backend="gloo", timeout=patience) if patience else None
+    group: Any = dist.new_group(backend="gloo", timeout=patience) if patience else None
     answer: list[Any] = [None, None]
     if rank == 0:
         try:
