@@ -60,6 +60,7 @@ def train_step(training: Training, step: int) -> tuple[StepReport, Views, tuple[
         outcomes.append({name: value.detach().float() for name, value in outcome.items()})
     lr = learning_rate(step, config.run.steps, config.optim)
     norm = engine.step(lr)
+    distributed.share_statistics(engine.module)
     mean = {
         name: distributed.mean(torch.stack([outcome[name] for outcome in outcomes]).mean(0))
         for name in outcomes[0]

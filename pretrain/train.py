@@ -97,6 +97,7 @@ def _pretrain(
         "training": asdict(config.loss) | {"batch": config.optim.batch, "seed": config.run.seed},
         "data": described,
     }
+    about["batch_norm"] = bool(distributed.batch_norms(objective))
     converted = _fit(found, about, objective, config.run)
     engine = Engine(objective, config, precision, device, converted)
     start = _take_up(engine, found, converted)

@@ -6,7 +6,8 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 T = TypeVar("T")
 
@@ -42,6 +43,25 @@ def mean(tensor: Tensor) -> Tensor:
     total = tensor.detach().clone()
     dist.all_reduce(total)
     return total / world()[1]
+
+
+def batch_norms(module: nn.Module) -> list[_BatchNorm]:
+    """Layers that normalise over the studies of one process."""
+    return [part for part in module.modules() if isinstance(part, _BatchNorm)]
+
+
+@torch.no_grad()
+def share_statistics(module: nn.Module) -> None:
+    """Average the running statistics of batch norms over the ranks, in place.
+
+    Each rank sees other studies; a checkpoint holds the buffers of one rank for all of them.
+    """
+    if world()[1] == 1:
+        return
+    for layer in batch_norms(module):
+        for running in (layer.running_mean, layer.running_var):
+            if running is not None:
+                running.copy_(mean(running))
 
 
 def total(count: int, device: torch.device) -> int:

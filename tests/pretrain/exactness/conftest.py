@@ -71,6 +71,11 @@ class Ranks:
     def said(self):
         return self.log.read_text() if self.log.is_file() else ""
 
+    def buffers(self):
+        """Checksums of the buffers of each rank when it last saved."""
+        found = [Path(f"{self.log}.{rank}.json") for rank in range(len(self.pids))]
+        return [json.loads(path.read_text()) for path in found]
+
     def until(self, happened):
         """Wait for something, which must happen before a rank ends."""
         end = time.monotonic() + LIMIT

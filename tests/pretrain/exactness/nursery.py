@@ -8,6 +8,8 @@ code, negative for a signal.
 import json
 import os
 import sys
+import zlib
+from pathlib import Path
 
 import deepspeed  # noqa: F401
 import torch.utils.tensorboard  # noqa: F401
@@ -15,6 +17,19 @@ import torch.utils.tensorboard  # noqa: F401
 from gliomoe.launch.cli import main
 from gliomoe.launch.commands import pretrain  # noqa: F401
 from gliomoe.pretrain import loop, train  # noqa: F401
+from gliomoe.pretrain.engine.engine import Engine
+
+
+def note_buffers(log):
+    """Leave a checksum of each buffer of this rank beside the log, whenever a run saves."""
+    save = Engine.save
+
+    def noted(engine, folder):
+        found = {n: zlib.crc32(b.cpu().numpy()) for n, b in engine.module.named_buffers()}
+        Path(f"{log}.{os.environ['RANK']}.json").write_text(json.dumps(found))
+        return save(engine, folder)
+
+    Engine.save = noted
 
 
 def become(argv, env, log):
@@ -24,6 +39,7 @@ def become(argv, env, log):
     os.dup2(handle, 1)
     os.dup2(handle, 2)
     os.environ.update(env)
+    note_buffers(log)
     os._exit(main(argv))
 
 

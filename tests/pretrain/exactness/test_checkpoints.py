@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from gliomoe.data_shards.errors import DataError, UsageError
 from gliomoe.pretrain.checkpoints import files
 from gliomoe.pretrain.checkpoints import store as checkpoints
+from gliomoe.pretrain.checkpoints.fit import check_fit
 from gliomoe.pretrain.engine.engine import Engine
 from gliomoe.pretrain.train import pretrain
 
@@ -210,6 +211,14 @@ def test_what_cannot_be_taken_up_is_refused(finished, change, message):
     with pytest.raises(UsageError, match=message):
         pretrain(with_engine(with_run(finished, steps=6), **change))
     assert kept(finished) == ["latest", "step_2", "step_4"]
+
+
+@pytest.mark.parametrize("about", [{"batch_norm": True}, {"expert_parallel": 2}])
+def test_the_number_of_processes_can_matter(about):
+    same = {"accumulation": 1, "zero_stage": 1, "expert_parallel": 1, "batch_norm": False, **about}
+    found = checkpoints.Checkpoint(Path("run/checkpoints/step_2"), {**same, "world": 2})
+    with pytest.raises(UsageError, match="the number of processes 2, this run has 4"):
+        check_fit(found, {**same, "world": 4})
 
 
 def test_shards_that_changed_are_refused(finished, tmp_path, write_set):

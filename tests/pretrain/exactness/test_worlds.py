@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+from gliomoe.pretrain.engine import distributed
+
 pytestmark = pytest.mark.slow
 
 
@@ -32,8 +34,30 @@ def test_one_two_four_one(start, shards, tmp_path, trace, final, stages):
         ranks = start(world, shards, moved, "--engine.zero_stage", stage, *more)
         ranks.until(lambda at=end: latest(moved) >= at)
         ranks.kill()
+        first, *others = ranks.buffers()
+        assert any("router.bias" in name for name in first)
+        assert all(found == first for found in others)
     ranks = start(1, shards, moved, "--engine.zero_stage", stages[3], *more)
     assert ranks.codes() == [0], ranks.said()
     assert_close(trace, final, calm, moved)
     left = {entry.name for entry in (moved / "checkpoints").iterdir()}
     assert left == {"latest", "step_10", "step_12"}
+
+
+class Neighbour:
+    """Another rank, whose tensors are all 3."""
+
+    @staticmethod
+    def mean(tensor):
+        return (tensor + 3) / 2
+
+
+def test_running_statistics_are_those_of_all_ranks(monkeypatch):
+    layer = torch.nn.Sequential(torch.nn.BatchNorm1d(2), torch.nn.LayerNorm(2))
+    monkeypatch.setattr(distributed, "mean", Neighbour.mean)
+    distributed.share_statistics(layer)
+    assert layer[0].running_mean.tolist() == [0, 0]
+    monkeypatch.setattr(distributed, "world", lambda: (0, 2))
+    distributed.share_statistics(layer)
+    assert layer[0].running_mean.tolist() == [1.5, 1.5]
+    assert layer[0].running_var.tolist() == [2, 2]
