@@ -69,6 +69,7 @@ def train_step(training: Training, step: int) -> tuple[StepReport, Views, tuple[
     lr = learning_rate(step, config.run.steps, config.optim)
     norm = engine.step(lr)
     watch.mark("optimizer")
+    distributed.share_statistics(engine.module)
     mean = {
         name: distributed.mean(torch.stack([outcome[name] for outcome in outcomes]).mean(0))
         for name in outcomes[0]

@@ -103,6 +103,7 @@ def _pretrain(
         | {"batch": config.optim.batch, "ema": config.optim.ema, "seed": config.run.seed},
         "data": described,
     }
+    about["batch_norm"] = bool(distributed.batch_norms(objective))
     converted = _fit(found, about, objective, config.run)
     engine = Engine(objective, config, precision, device, converted)
     start = _take_up(engine, found, converted)

@@ -21,14 +21,15 @@ def check_fit(checkpoint: Checkpoint, about: dict[str, Any]) -> None:
         about: Entries of the manifest that this run will write.
 
     Raises:
-        UsageError: If accumulation, expert groups or data differ, or ZeRO began or ended.
+        UsageError: If accumulation, expert groups or data differ, if ZeRO began or ended, or if
+            the processes differ in number where the model or its experts depend on it.
     """
     written = checkpoint.manifest
     rigid = dict(_RIGID)
     if not (written["zero_stage"] and about["zero_stage"]):
         rigid["zero_stage"] = "engine.zero_stage"
-    if about["expert_parallel"] > 1:
-        rigid["world"] = "processes"
+    if about["expert_parallel"] > 1 or about["batch_norm"]:
+        rigid["world"] = "the number of processes"
     for key, name in rigid.items():
         if written[key] != about[key]:
             raise UsageError(

@@ -89,7 +89,7 @@ def newest(run: Path) -> Checkpoint | None:
         logger.warning("%s: damaged, %s; the checkpoint before it is used", folder, wrong)
     if folders:
         raise DataError(
-            f"{run}: every checkpoint is damaged; bring one back, or delete the folder to start anew"
+            f"{run}: all checkpoints are damaged; bring one back, or delete it to start anew"
         )
     return None
 
@@ -121,10 +121,10 @@ def _make_room(engine: Engine, run: RunConfig, partial: Path) -> None:
 
 def _write(engine: Engine, partial: Path) -> tuple[dict[str, dict[str, int]], str | None]:
     """Write this rank's files; what they are, and what went wrong."""
+    weights = engine.weights()  # before anything can fail on one rank: all take part
     try:
         paths = engine.save(partial)
         if distributed.world()[0] == 0:
-            weights = {name: part.contiguous() for name, part in engine.module.state_dict().items()}
             save_file(weights, partial / WEIGHTS)
             paths.append(partial / WEIGHTS)
         return {str(path.relative_to(partial)): settle(path) for path in paths}, None

@@ -6,7 +6,8 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 T = TypeVar("T")
 
@@ -53,6 +54,25 @@ def add(tensor: Tensor, device: torch.device) -> Tensor:
     return summed.cpu()
 
 
+def batch_norms(module: nn.Module) -> list[_BatchNorm]:
+    """Layers that normalise over the studies of one process."""
+    return [part for part in module.modules() if isinstance(part, _BatchNorm)]
+
+
+@torch.no_grad()
+def share_statistics(module: nn.Module) -> None:
+    """Average the running statistics of batch norms over the ranks, in place.
+
+    Each rank sees other studies; a checkpoint holds the buffers of one rank for all of them.
+    """
+    if world()[1] == 1:
+        return
+    for layer in batch_norms(module):
+        for running in (layer.running_mean, layer.running_var):
+            if running is not None:
+                running.copy_(mean(running))
+
+
 def total(count: int, device: torch.device) -> int:
     """The sum over the ranks."""
     if world()[1] == 1:
@@ -96,7 +116,7 @@ def first_decides(decide: Callable[[], T], patience: timedelta | None = None) ->
     rank, count = world()
     if count == 1:
         return decide()
-    group = dist.new_group(backend="gloo", timeout=patience) if patience else None
+    group: Any = dist.new_group(backend="gloo", timeout=patience) if patience else None
     answer: list[Any] = [None, None]
     if rank == 0:
         try:

@@ -108,6 +108,11 @@ class Engine:
         self._engine.step()
         return norm
 
+    def weights(self) -> dict[str, Tensor]:
+        """All weights and buffers by name, on CPU; every rank calls it."""
+        found = self.module.state_dict()
+        return {name: value.cpu().contiguous() for name, value in found.items()}
+
     def save(self, folder: Path) -> list[Path]:
         """Write weights, optimizer and generators; every rank calls it, between two steps.
 

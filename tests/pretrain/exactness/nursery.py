@@ -1,0 +1,54 @@
+"""Starts commands in processes that have already imported all they need: run as a script.
+
+Reads one JSON object a line, `{"argv": …, "env": …, "log": …}`, answers with the number of the
+process that runs `gliomoe` with these arguments; `{"wait": number}` is answered with its exit
+code, negative for a signal.
+"""
+
+import json
+import os
+import sys
+import zlib
+from pathlib import Path
+
+import deepspeed  # noqa: F401
+import torch.utils.tensorboard  # noqa: F401
+
+from gliomoe.launch.cli import main
+from gliomoe.launch.commands import pretrain  # noqa: F401
+from gliomoe.pretrain import loop, train  # noqa: F401
+from gliomoe.pretrain.engine.engine import Engine
+
+
+def note_buffers(log):
+    """Leave a checksum of each buffer of this rank beside the log, whenever a run saves."""
+    save = Engine.save
+
+    def noted(engine, folder):
+        found = {n: zlib.crc32(b.cpu().numpy()) for n, b in engine.module.named_buffers()}
+        Path(f"{log}.{os.environ['RANK']}.json").write_text(json.dumps(found))
+        return save(engine, folder)
+
+    Engine.save = noted
+
+
+def become(argv, env, log):
+    """Run a command in this process."""
+    os.setpgid(0, 0)
+    handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(handle, 1)
+    os.dup2(handle, 2)
+    os.environ.update(env)
+    note_buffers(log)
+    os._exit(main(argv))
+
+
+for line in sys.stdin:
+    asked = json.loads(line)
+    if "wait" in asked:
+        print(os.waitstatus_to_exitcode(os.waitpid(asked["wait"], 0)[1]), flush=True)
+        continue
+    child = os.fork()
+    if child == 0:
+        become(**asked)
+    print(child, flush=True)
