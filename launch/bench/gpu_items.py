@@ -11,33 +11,16 @@ from unittest import mock
 import torch
 from torch import Tensor
 
-from gliomoe.launch.bench.flops import count_flops
 from gliomoe.launch.bench.inputs import study_for
 from gliomoe.launch.bench.objective import full_views, masked_reconstruction
 from gliomoe.models import create_model
+from gliomoe.models.flops import count_flops
 from gliomoe.models.moe import experts
 from gliomoe.models.moe.layer import MixtureOfExperts
 from gliomoe.models.recompute import set_recompute
 from gliomoe.pretrain.objectives.mae import MaskedAutoencoder
+from gliomoe.pretrain.planning.hardware import find_gpu
 from gliomoe.pretrain.samples.views import Views
-
-PEAK_TFLOPS = {
-    "H200": 989.0,
-    "H100 PCIe": 756.0,
-    "H100 NVL": 835.0,
-    "H100": 989.0,
-    "H800": 989.0,
-    "GH200": 989.0,
-    "B200": 2250.0,
-    "A100": 312.0,
-    "A800": 312.0,
-    "L40S": 362.0,
-    "A40": 150.0,
-    "A10G": 70.0,
-    "A10": 125.0,
-    "L4": 121.0,
-}
-"""Part of a GPU's name → dense bf16 TFLOP/s of its data sheet; the first that fits counts."""
 
 TASKS = ("seg", "idh")
 
@@ -67,17 +50,8 @@ def machine(setup: Setup) -> dict[str, Any]:
         "memory_bytes": torch.cuda.get_device_properties(0).total_memory,
         "capability": list(torch.cuda.get_device_capability()),
         "cuda": torch.version.cuda,
-        "peak_bf16_tflops": peak_tflops(name),
+        "peak_bf16_tflops": gpu.peak_tflops if (gpu := find_gpu(name)) else None,
     }
-
-
-def peak_tflops(name: str) -> float | None:
-    """Of a GPU by its name; None if it is not in the table."""
-    words = name.replace("-", " ").split()
-    for part, peak in PEAK_TFLOPS.items():
-        if all(word in words for word in part.split()):
-            return peak
-    return None
 
 
 def flops(model: str, setup: Setup) -> dict[str, Any]:

@@ -53,9 +53,9 @@ def describe(name: str, step: StepBench | None = None) -> dict[str, Any]:
     """
     import torch
 
-    from gliomoe.launch.bench.flops import count_flops
     from gliomoe.launch.bench.inputs import study_for
     from gliomoe.launch.bench.step import step_in_own_process
+    from gliomoe.models.flops import count_flops
     from gliomoe.models.registry import create_model, entry, parameter_counts
 
     known = entry(name)

@@ -1,12 +1,15 @@
 """`gliomoe pretrain`: pretrain an encoder, or continue a run."""
 
+import json
 import logging
 import os
+from dataclasses import dataclass, fields
 
+from gliomoe.data_shards.errors import UsageError
 from gliomoe.launch.cli import INTERRUPTED
 from gliomoe.launch.options import to_table
 from gliomoe.launch.runs import claim
-from gliomoe.pretrain.config import PretrainConfig as Options
+from gliomoe.pretrain.config import PretrainConfig
 
 PRESETS = "gliomoe.pretrain"
 EXAMPLE = "gliomoe pretrain gliomoe_tiny --data.train shards --run.out runs/tiny"
@@ -34,23 +37,67 @@ _FREE = (
 """What may differ when a run is continued: nothing that the weights depend on."""
 
 
+@dataclass(frozen=True)
+class Options(PretrainConfig):
+    """Options of `gliomoe pretrain`: the run's configuration, and what concerns one start of it."""
+
+    dry_run: bool = False
+    """Print the plan and the configuration, write nothing."""
+    json: bool = False
+    """Print the plan as JSON."""
+    preflight: bool = True
+    """Check machines, network, folder and data before the first step."""
+
+    def configuration(self) -> PretrainConfig:
+        """The run's part of it."""
+        return PretrainConfig(
+            **{field.name: getattr(self, field.name) for field in fields(PretrainConfig)}
+        )
+
+
 def run(options: Options) -> int:
-    """Claim the folder and pretrain."""
+    """Claim the folder and pretrain, or print the plan."""
     import torch
 
     from gliomoe.pretrain.monitoring.probe import ProbeSet
     from gliomoe.pretrain.monitoring.sinks import require_packages
     from gliomoe.pretrain.train import build, describe_data, open_data, pretrain
 
-    require_packages(options.monitor)
+    config = options.configuration()
+    first = int(os.environ.get("RANK", "0")) == 0
+    if options.json and not options.dry_run:
+        raise UsageError("--json is for --dry-run; gliomoe pretrain status RUN --json shows a run")
+    require_packages(config.monitor)
     with torch.device("meta"):
-        build(options)  # what cannot be built is refused before the folder is taken
-    if int(os.environ.get("RANK", "0")) == 0:
-        data = describe_data(options)
-        open_data(options)  # nor is it for weights or a batch that do not fit the data
-        if options.probe.data:
-            ProbeSet.open(options)
-        claim(options.run.out, "pretrain", to_table(options), _FREE, data=data)
+        build(config)  # what cannot be built is refused before the folder is taken
+    if first:
+        data = describe_data(config)
+        open_data(config)  # nor is it for weights or a batch that do not fit the data
+        if config.probe.data:
+            ProbeSet.open(config)
+        if options.dry_run:
+            return show_plan(config, data["studies"], options.json)
+        claim(config.run.out, "pretrain", to_table(config), _FREE, data=data)
+    elif options.dry_run:
+        return 0
     else:
         logging.getLogger().setLevel(logging.WARNING)
-    return 0 if pretrain(options) else INTERRUPTED
+    return 0 if pretrain(config) else INTERRUPTED
+
+
+def show_plan(config: PretrainConfig, data_studies: int, as_json: bool) -> int:
+    """Print what the run will be on the processes that were started."""
+    import tomli_w
+
+    from gliomoe.pretrain.planning.machines import find_machines
+    from gliomoe.pretrain.planning.plan import plan_here, render
+    from gliomoe.pretrain.planning.work import count_work
+
+    config.micro_batch(find_machines(config).processes)  # refused before anything is counted
+    work = count_work(config, find_machines(config).precision)
+    plan = plan_here(config, work, data_studies)
+    if as_json:
+        print(json.dumps({**plan.to_json(), "config": to_table(config)}, indent=2))
+    else:
+        print(f"{render(plan)}\n\n{tomli_w.dumps(to_table(config))}", end="")
+    return 0

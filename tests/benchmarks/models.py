@@ -14,11 +14,11 @@ import torch
 from tqdm import tqdm
 
 from gliomoe.data_shards.files import write_json
-from gliomoe.launch.bench.flops import count_flops
 from gliomoe.launch.bench.inputs import study_for
 from gliomoe.launch.bench.step import StepBench
 from gliomoe.launch.commands.models import FLOPS_SIZE, describe
 from gliomoe.launch.runs import machine
+from gliomoe.models.flops import count_flops
 from gliomoe.models.registry import create_model, list_models, parameter_counts
 
 RESULT = Path(__file__).parent / "results/models.json"

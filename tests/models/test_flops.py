@@ -6,10 +6,10 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from gliomoe.launch.bench.flops import count_flops
 from gliomoe.launch.bench.inputs import full_studies, study_for
 from gliomoe.models import create_model
 from gliomoe.models.errors import ModelError
+from gliomoe.models.flops import count_flops, count_kept_bytes
 
 
 class Attention(nn.Module):
@@ -179,3 +179,33 @@ class Graph(nn.Module):
 
 def test_buffers_that_say_where_keep_their_data():
     assert count_flops(Graph(), torch.ones(9, 4)) == 2 * 4 * 4 * (9 + 3)
+
+
+def kept_by_autograd(module, *inputs):
+    """Bytes of a real forward pass, each storage once, weights left out."""
+    weights = {weight.untyped_storage().data_ptr() for weight in module.parameters()}
+    kept = {}
+
+    def note(tensor):
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        output = module(*inputs)
+    del output
+    return sum(kept[place].nbytes() for place in kept.keys() - weights)
+
+
+def test_kept_bytes_are_those_of_a_real_step():
+    model = create_model("gliomoe_tiny", ("seg",)).train()
+    batch = full_studies(16, 2)
+    with torch.device("meta"):
+        without_data = create_model("gliomoe_tiny", ("seg",)).train()
+    assert count_kept_bytes(without_data, batch) == kept_by_autograd(model, batch)
+
+
+def test_a_matrix_product_keeps_its_input():
+    x = torch.ones(3, 7)
+    assert count_kept_bytes(nn.Linear(7, 5), x) == 3 * 7 * 4
+    assert count_kept_bytes(nn.Linear(7, 5), x, autocast=True) == 3 * 7 * 2

@@ -1,4 +1,4 @@
-"""FLOPs of a forward pass, counted operator by operator without computing them.
+"""FLOPs and memory of a forward pass, counted operator by operator without computing them.
 
 Parameters, and all that depends on them, are fake tensors: shape, type and device, no data. Inputs
 are real, so that their content decides as it always does which positions hold tissue and which
@@ -40,24 +40,62 @@ def count_flops(module: nn.Module, *inputs: Any) -> int:
         ModelError: If the module asks for a value that only a computation can tell, or uses an
             operator that torch cannot trace.
     """
+    counter = FlopCounterMode(display=False)
+    # The mathematical form of attention: the same products on every machine, all counted.
+    tracing = _tracing(module, "FLOPs")
+    with torch.no_grad(), _plain_attention(), tracing as (trace, fakes), trace, counter:
+        functional_call(module, fakes, inputs)
+    return counter.get_total_flops()
+
+
+def count_kept_bytes(module: nn.Module, *inputs: Any, autocast: bool = False) -> int:
+    """Bytes that autograd keeps of `module(*inputs)` for the backward pass, weights left out.
+
+    Args:
+        module: As in `count_flops`.
+        *inputs: As in `count_flops`.
+        autocast: Compute in bf16, as in mixed precision.
+
+    Raises:
+        ModelError: As in `count_flops`.
+    """
+    kept: dict[int, torch.UntypedStorage] = {}  # alive, so that no number is given out twice
+
+    with _tracing(module, "memory") as (trace, fakes):
+        weights = {weight.untyped_storage()._cdata for weight in fakes.values()}
+
+        def note(tensor: Tensor) -> Tensor:
+            storage = tensor.untyped_storage()
+            if storage._cdata not in weights:
+                kept[storage._cdata] = storage
+            return tensor
+
+        hooks = torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor)
+        with hooks, trace, torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            functional_call(module, fakes, inputs)
+    return sum(storage.nbytes() for storage in kept.values())
+
+
+@contextmanager
+def _tracing(module: nn.Module, what: str) -> Iterator[tuple["FakeTrace", dict[str, Tensor]]]:
+    """A trace and the module's parameters and buffers in it, without data."""
     trace = FakeTrace()
-    fakes = {name: trace.fake(weight) for name, weight in module.named_parameters()}
+    fakes = {
+        name: trace.fake(weight).requires_grad_(weight.requires_grad)
+        for name, weight in module.named_parameters()
+    }
     for name, buffer in module.named_buffers():
         # Edges of a graph and the like say where, not how much: they keep their data.
         says_where = not (buffer.is_floating_point() or buffer.is_meta)
         fakes[name] = buffer if says_where else trace.fake(buffer)
-    counter = FlopCounterMode(display=False)
     try:
-        # The mathematical form of attention: the same products on every machine, all counted.
-        with torch.no_grad(), _plain_attention(), trace, counter:
-            functional_call(module, fakes, inputs)
+        yield trace, fakes
     except (NotImplementedError, RuntimeError, AssertionError) as error:
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         name = type(module).__name__
         raise ModelError(
-            f"{name}: its FLOPs cannot be counted without computing: {reason}"
+            f"{name}: its {what} cannot be counted without computing: {reason}"
         ) from error
-    return counter.get_total_flops()
 
 
 class FakeTrace(TorchDispatchMode):
