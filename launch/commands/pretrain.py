@@ -3,7 +3,7 @@
 import logging
 import os
 
-from gliomoe.launch.cli import INTERRUPTED
+from gliomoe.launch.exit_codes import INTERRUPTED
 from gliomoe.launch.options import to_table
 from gliomoe.launch.runs import claim
 from gliomoe.pretrain.config import PretrainConfig as Options
