@@ -107,7 +107,8 @@ def agent(
         where = ["--rdzv-backend", "static", "--rdzv-id", meeting.run]
         where += ["--nnodes", str(meeting.nodes), "--node-rank", str(meeting.rank)]
         where += ["--master-addr", meeting.address, "--master-port", str(meeting.port)]
-        where += ["--rdzv-conf", f"timeout={_number(env, 'GLIOMOE_JOIN', default=300)}"]
+        patience = _number(env, "GLIOMOE_JOIN", default=300)
+        where += ["--rdzv-conf", f"timeout={patience}"]
     work = ["--module", "gliomoe.launch.worker", "pretrain", *args]
     start = [sys.executable, "-m", "gliomoe.launch.torchrun"]
     return (*start, *where, "--nproc-per-node", str(count), *work)

@@ -48,7 +48,7 @@ class Started:
     """Commands of a test, which it ends together with all that they started, wherever that is."""
 
     def __init__(self):
-        self.mark = uuid.uuid4().hex
+        self.env = {_MARK: uuid.uuid4().hex}
         self.commands = []
 
     def __call__(self, *command, cwd=ROOT, **env):
@@ -57,7 +57,7 @@ class Started:
         process = subprocess.Popen(
             [str(part) for part in command],
             cwd=cwd,
-            env={**clean, "OMP_NUM_THREADS": "1", _MARK: self.mark, **env},
+            env={**clean, "OMP_NUM_THREADS": "1", **self.env, **env},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -71,7 +71,7 @@ class Started:
         found = []
         for process in psutil.process_iter():
             try:
-                if process.environ().get(_MARK) == self.mark and process.status() != "zombie":
+                if process.environ().get(_MARK) == self.env[_MARK] and process.status() != "zombie":
                     found.append(process)
             except psutil.Error:
                 continue
@@ -111,7 +111,7 @@ def options(shards):
         return (
             "smoke", "--data.train", shards, "--run.out", out, "--engine.precision", "fp32",
             "--engine.zero_stage", "0", "--data.workers", "0", "--run.checkpoint_every", "5",
-            "--run.steps", "40", "--monitor.pictures_every", "0", *more,
+            "--run.steps", "30", "--monitor.pictures_every", "0", *more,
         )  # fmt: skip
 
     return of
