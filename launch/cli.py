@@ -19,6 +19,7 @@ from typing import Any
 
 from gliomoe.data_shards.errors import UsageError, printable
 from gliomoe.data_shards.files import FULL, disk_full
+from gliomoe.launch.exit_codes import INTERRUPTED
 
 COMMANDS = {
     "phantom": "simulate a cohort of brain MRI with gliomas, labels and markers",
@@ -39,8 +40,6 @@ COMMANDS = {
     "bench loader": "measure how fast crops are read, beside other libraries",
 }
 """Command → one line for the help. `shards build` lives in `commands/shards_build.py`."""
-
-INTERRUPTED = 75
 
 
 def main(argv: Sequence[str] | None = None) -> int:

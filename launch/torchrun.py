@@ -1,38 +1,178 @@
-"""`torchrun` as the scripts start it: ends with the exit code of the command, without traceback.
+"""`torchrun` of one node: signals reach its processes, its exit code is that of the worst of them.
 
-`torchrun` itself ends with 1 whatever its processes return and prints a traceback when told to
-stop. Here rank 0 leaves its exit code in a file (`gliomoe.launch.worker`), and that code counts.
-Arguments are those of `torchrun`.
+`torchrun` itself ends with 1 whatever its processes return, cannot be stopped while it waits for
+other nodes, and a second signal breaks off its wait for a checkpoint. Here signals are blocked, in
+the processes too until they can act on them, and a thread hands each one on. The processes leave
+their exit codes in files (`gliomoe.launch.worker`). Arguments are those of `torchrun`.
+
+With `GLIOMOE_STDIN` set, lines of standard input are signals, and its end is one: a remote shell
+carries lines where it carries no signals, and its death closes them.
 """
 
 import os
+import shutil
+import signal
+import socket
 import sys
 import tempfile
+import threading
+import time
+from argparse import Namespace
 from pathlib import Path
 
-from torch.distributed.elastic.multiprocessing.api import SignalException
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-from torch.distributed.run import parse_args, run
+import psutil
 
-EXIT_CODE = "GLIOMOE_EXIT_CODE"
-"""Environment variable with the file that rank 0 writes its exit code to."""
+from gliomoe.launch.exit_codes import INTERRUPTED, worst
+from gliomoe.launch.nodes import OBEY_STDIN
+from gliomoe.launch.worker import AGENT, EXIT_CODES
+from gliomoe.pretrain.faults.signals import SIGNALS
+
+
+class Agent:
+    """The processes of this node.
+
+    Args:
+        folder: Where they leave their exit codes.
+        grace: Seconds that they have to end after a signal.
+    """
+
+    def __init__(self, folder: Path, grace: float):
+        self.folder, self.grace = folder, grace
+        self.interrupted = False
+
+    def exit_code(self, failed: bool) -> int:
+        """The worst code that the processes left.
+
+        Args:
+            failed: Whether `torchrun` saw one fail; it may have left no code.
+        """
+        codes = [int(left.read_text("utf-8")) for left in self.folder.iterdir()]
+        if self.interrupted:  # one that was still starting had nothing to save
+            codes.append(INTERRUPTED)
+        elif failed or not codes:
+            codes.append(1)
+        return worst(codes)
+
+    def hand_on_signals(self) -> None:
+        """Wait for signals for ever; every other thread has them blocked."""
+        while True:
+            number = signal.sigwait(heeded())
+            processes = psutil.Process().children()
+            if not self.interrupted:
+                self.interrupted = True
+                threading.Thread(target=self._lose_patience, daemon=True).start()
+            for process in processes:
+                process.send_signal(number if number in SIGNALS else signal.SIGTERM)
+            if not processes:  # other nodes are waited for, which Python cannot break off
+                self._leave()
+
+    def obey_stdin(self) -> None:
+        """Take signals as lines."""
+        # Not sys.stdin, whose lock a thread that waits would keep while the interpreter ends.
+        while names := os.read(0, 1024).decode().split():
+            for name in names:
+                os.kill(os.getpid(), signal.Signals[name])
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def _lose_patience(self) -> None:
+        """Kill what does not end."""
+        time.sleep(self.grace)
+        for process in psutil.Process().children():
+            print(f"torchrun: {process.pid} did not stop in {self.grace:g} s", file=sys.stderr)
+            os.killpg(process.pid, signal.SIGKILL)
+
+    def _leave(self) -> None:
+        """End this process from another thread than its first."""
+        code = self.exit_code(failed=False)
+        shutil.rmtree(self.folder)
+        os._exit(code)
 
 
 def main() -> int:
-    """Run `torchrun` with the arguments of this process; the exit code of rank 0."""
+    """Run `torchrun` with the arguments of this process; the worst exit code of its processes."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, heeded())
     with tempfile.TemporaryDirectory() as folder:
-        left = Path(folder) / "exit_code"
-        os.environ[EXIT_CODE] = str(left)
+        os.environ |= {EXIT_CODES: folder, AGENT: str(os.getpid())}
+        agent = Agent(Path(folder), float(os.environ.get("GLIOMOE_GRACE", "600")))
+        threading.Thread(target=agent.hand_on_signals, daemon=True).start()
+        if os.environ.pop(OBEY_STDIN, None):
+            threading.Thread(target=agent.obey_stdin, daemon=True).start()
+        return agent.exit_code(_run(sys.argv[1:], Path(folder)))
+
+
+def heeded() -> set[signal.Signals]:
+    """Signals that ask to stop, without those that the caller shields its commands from.
+
+    `nohup` ignores SIGHUP, and a shell SIGINT for what it runs in the background.
+    """
+    asking = {*SIGNALS, signal.SIGHUP}
+    return {number for number in asking if signal.getsignal(number) != signal.SIG_IGN}
+
+
+def _run(args: list[str], folder: Path) -> bool:
+    """Run `torchrun`; whether a process failed."""
+    # After the signals are blocked, for the threads that it starts.
+    import torch.distributed as dist
+    from torch.distributed import run as torchrun
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+    parsed = torchrun.parse_args(args)
+    try:
+        _prepare(parsed)
+        torchrun.run(parsed)
+    except ChildFailedError as error:
+        rank, failure = error.get_first_failure()
+        if not (folder / str(rank)).is_file():  # otherwise it said itself what was wrong
+            print(f"torchrun: rank {rank}: {failure.message}", file=sys.stderr)
+        return True
+    except (dist.DistError, OSError) as error:
+        why = str(error).splitlines()[0]
+        print(
+            f"torchrun: node {parsed.node_rank} of {parsed.nnodes} did not meet the others at "
+            f"{parsed.master_addr}:{parsed.master_port} ({why}); are they all started, is the port "
+            "open? See launch/CLUSTERS.md",
+            file=sys.stderr,
+        )
+        return True
+    return False
+
+
+def _prepare(args: Namespace) -> None:
+    """Wait for the name of the first node, and let gloo use the network that leads there.
+
+    By itself gloo takes the network of the host's own name, on many clusters the loopback.
+    """
+    if args.standalone:
+        return
+    from torch.distributed.elastic.rendezvous.utils import _parse_rendezvous_config
+
+    until = time.monotonic() + int(_parse_rendezvous_config(args.rdzv_conf)["timeout"])
+    while True:  # a pod's name appears some time after the pod
         try:
-            run(parse_args(sys.argv[1:]))
-        except SignalException as stop:
-            if not left.is_file():
-                print(f"torchrun: {stop}", file=sys.stderr)
-        except ChildFailedError as error:
-            if not left.is_file():  # otherwise the process said itself what was wrong
-                rank, failure = error.get_first_failure()
-                print(f"torchrun: rank {rank}: {failure.message}", file=sys.stderr)
-        return int(left.read_text("utf-8")) if left.is_file() else 1
+            address = socket.getaddrinfo(args.master_addr, args.master_port)[0]
+            break
+        except socket.gaierror:
+            if time.monotonic() > until:
+                raise
+            time.sleep(1)
+    if network := network_towards(address[0], address[4]):
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", network)
+
+
+def network_towards(family: int, address: tuple) -> str | None:
+    """Name of the network interface that packets to an address leave by.
+
+    Args:
+        family: Of the address, as of `socket`.
+        address: Host and port, as `socket.getaddrinfo` gives them.
+    """
+    with socket.socket(family, socket.SOCK_DGRAM) as asking:
+        asking.connect(address)  # sends nothing
+        own = asking.getsockname()[0]
+    for name, addresses in psutil.net_if_addrs().items():
+        if any(entry.address.partition("%")[0] == own for entry in addresses):
+            return name
+    return None
 
 
 if __name__ == "__main__":

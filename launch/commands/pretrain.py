@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass, fields
 
 from gliomoe.data_shards.errors import UsageError
-from gliomoe.launch.cli import INTERRUPTED
+from gliomoe.launch.exit_codes import INTERRUPTED
 from gliomoe.launch.options import to_table
 from gliomoe.launch.runs import claim
 from gliomoe.pretrain.config import PretrainConfig

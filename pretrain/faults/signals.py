@@ -29,6 +29,8 @@ def stop_flag() -> Iterator[StopFlag]:
     """A flag that `SIGNALS` set while the block runs; then the former handlers are back."""
     flag = StopFlag()
     former = {number: signal.signal(number, flag.set) for number in SIGNALS}
+    # The launcher holds them back until here, so that none is lost while a process starts.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     try:
         yield flag
     finally:
