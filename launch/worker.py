@@ -10,9 +10,8 @@ from pathlib import Path
 from gliomoe.launch.cli import INTERRUPTED, main
 
 
-def run() -> int:
-    """Run the command of the process's arguments; the exit code for `torchrun`."""
-    code = main()
+def leave(code: int) -> int:
+    """Leave the exit code of the command; the exit code for `torchrun`."""
     left = os.environ.get("GLIOMOE_EXIT_CODE")
     if left and os.environ.get("RANK", "0") == "0":
         Path(left).write_text(str(code), "utf-8")
@@ -20,4 +19,4 @@ def run() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run())
+    sys.exit(leave(main()))

@@ -1,7 +1,8 @@
 """A pretraining run from its configuration: start the processes, take up what is there, train."""
 
 import logging
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict
 from typing import Any
@@ -18,35 +19,62 @@ from gliomoe.models.registry import create_model
 from gliomoe.pretrain.checkpoints import store as checkpoints
 from gliomoe.pretrain.config import PretrainConfig
 from gliomoe.pretrain.engine import distributed
-from gliomoe.pretrain.faults.signals import StopFlag, stop_flag
+from gliomoe.pretrain.engine.processes import PATIENCE, start_processes
+from gliomoe.pretrain.faults.health import Health
+from gliomoe.pretrain.faults.progress import Phase, Progress
+from gliomoe.pretrain.faults.routers import Routers
+from gliomoe.pretrain.faults.signals import StopFlag, deadly, stop_flag
+from gliomoe.pretrain.faults.watch import Watch
 from gliomoe.pretrain.objectives import create_objective
 from gliomoe.pretrain.objectives.objective import Objective
-from gliomoe.pretrain.samples.loading import Placement, load_parts
+from gliomoe.pretrain.samples.loading import GIVE_UP, Parts, Placement, load_parts
 from gliomoe.pretrain.samples.views import StudyViews
 
 logger = logging.getLogger(__name__)
 
 
-def pretrain(config: PretrainConfig) -> bool:
+def pretrain(config: PretrainConfig, leave: Callable[[int], int] = int) -> bool:
     """Pretrain, or continue the run in `run.out`.
+
+    Args:
+        config: The run.
+        leave: Told the exit code if this process has to be ended without returning, since another
+            is lost; the exit code of the process.
 
     Returns:
         True if the run is finished, False if a signal interrupted it and it can be continued.
 
     Raises:
         UsageError: If the configuration does not fit the processes, the data or the checkpoint.
-        DataError: If the data are damaged or losses stay not finite.
+        DataError: If the data are damaged or too many steps in a row are skipped.
+        RankError: With several processes, of whatever made this one the first to fail.
+        KeyboardInterrupt: If a signal came before the first step.
     """
     done = checkpoints.newest(config.run.out)
     if done and done.step >= config.run.steps:
         logger.info("%s: finished at step %d, nothing to do", config.run.out, done.step)
         return True
-    from gliomoe.pretrain.engine import engine  # here, since it starts DeepSpeed
+    with deadly():
+        device, store = start_processes(config.engine)
+    progress = Progress()
+    with stop_flag() as stop, exact_arithmetic(device):
+        if store is None:
+            return _pretrain(config, device, stop, progress)
+        with Watch(store, progress, limits(config), config.health.silence, leave):
+            return _pretrain(config, device, stop, progress)
 
-    with stop_flag() as stop:
-        device = engine.start_processes(config.engine)
-        with exact_arithmetic(device):
-            return _pretrain(config, device, stop)
+
+def limits(config: PretrainConfig) -> dict[Phase, float]:
+    """Phase of a process → seconds that it may last."""
+    # The loader tells more, if it can, but first gives every reader time to end.
+    reading = config.data.timeout + config.health.silence + GIVE_UP * config.data.workers
+    long = PATIENCE * config.engine.timeout
+    return {
+        "starting": long,
+        "waiting for data": reading if config.data.timeout else math.inf,
+        "computing": config.engine.timeout,
+        "saving": long,
+    }
 
 
 @contextmanager
@@ -69,7 +97,9 @@ def exact_arithmetic(device: torch.device) -> Iterator[None]:
         settings.fill_uninitialized_memory = filling
 
 
-def _pretrain(config: PretrainConfig, device: torch.device, stop: StopFlag) -> bool:
+def _pretrain(
+    config: PretrainConfig, device: torch.device, stop: StopFlag, progress: Progress
+) -> bool:
     """The run inside its processes."""
     from gliomoe.pretrain.engine.engine import Engine, resolve_precision
     from gliomoe.pretrain.loop import train
@@ -91,7 +121,7 @@ def _pretrain(config: PretrainConfig, device: torch.device, stop: StopFlag) -> b
         "training": asdict(config.loss) | {"batch": config.optim.batch, "seed": config.run.seed},
         "data": described,
     }
-    start = _take_up(engine, config, about)
+    start, judged = _take_up(engine, config, about)
     patch_size = objective.encoder.patch_size
     samples = StudyViews(reader, config.views, config.augment, patch_size, config.run.seed)
     logger.info(
@@ -106,7 +136,7 @@ def _pretrain(config: PretrainConfig, device: torch.device, stop: StopFlag) -> b
         device.type,
     )
     pin = device.type == "cuda"
-    parts = load_parts(
+    read = load_parts(
         samples,
         placement,
         start,
@@ -115,8 +145,10 @@ def _pretrain(config: PretrainConfig, device: torch.device, stop: StopFlag) -> b
         pin,
         config.data.timeout,
     )
-    with closing(parts):
-        return train(Training(config, engine, parts, start, about), stop)
+    health = Health(config.health, judged.get("health"))
+    routers = Routers(config.health, judged.get("routers"))
+    with closing(Parts(read, progress)) as parts:
+        return train(Training(config, engine, parts, start, about, progress, health, routers), stop)
 
 
 def build(config: PretrainConfig) -> tuple[Model, Objective]:
@@ -178,12 +210,14 @@ def describe_data(config: PretrainConfig) -> dict[str, Any]:
     }
 
 
-def _take_up(engine: Any, config: PretrainConfig, about: dict[str, Any]) -> int:
-    """Load the newest checkpoint, if there is one; the steps that were done."""
+def _take_up(
+    engine: Any, config: PretrainConfig, about: dict[str, Any]
+) -> tuple[int, dict[str, Any]]:
+    """Load the newest checkpoint, if there is one; the steps that were done, and its manifest."""
     checkpoint = checkpoints.newest(config.run.out)
     if checkpoint is None:
-        return 0
+        return 0, {}
     checkpoints.check_fit(checkpoint, about)
     engine.load(checkpoint.folder)
     logger.info("continues from %s", checkpoint.folder)
-    return checkpoint.step
+    return checkpoint.step, checkpoint.manifest

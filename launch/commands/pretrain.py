@@ -24,6 +24,9 @@ _FREE = (
     "run.keep",
     "run.keep_every",
     "health.bad_steps",
+    "health.collapse_share",
+    "health.collapse_steps",
+    "health.silence",
     "engine.timeout",
     "monitor.log_every",
     "monitor.pictures_every",
@@ -37,6 +40,7 @@ def run(options: Options) -> int:
     """Claim the folder and pretrain."""
     import torch
 
+    from gliomoe.launch.worker import leave
     from gliomoe.pretrain.train import build, describe_data, open_data, pretrain
 
     with torch.device("meta"):
@@ -47,4 +51,4 @@ def run(options: Options) -> int:
         claim(options.run.out, "pretrain", to_table(options), _FREE, data=data)
     else:
         logging.getLogger().setLevel(logging.WARNING)
-    return 0 if pretrain(options) else INTERRUPTED
+    return 0 if pretrain(options, leave) else INTERRUPTED

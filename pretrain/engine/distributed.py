@@ -1,5 +1,7 @@
 """What the processes of a run tell each other; with one process every function is the identity."""
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -54,6 +56,15 @@ def any_rank(flag: bool, device: torch.device) -> bool:
     agreed = torch.tensor(int(flag), device=device)
     dist.all_reduce(agreed, op=dist.ReduceOp.MAX)
     return bool(agreed)
+
+
+def gather_objects(content: Any) -> list[Any]:
+    """Something small of each rank, in the order of the ranks."""
+    if world()[1] == 1:
+        return [content]
+    found: list[Any] = [None] * world()[1]
+    dist.all_gather_object(found, content)
+    return found
 
 
 def barrier() -> None:

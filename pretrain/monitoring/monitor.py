@@ -37,10 +37,12 @@ class StepReport:
     """Duration of the step."""
     waited: float
     """Seconds of it spent waiting for data."""
-    damaged: int = 0
-    """Studies of the step, over all ranks, that could not be read and were stood in for."""
+    left_out: tuple[str, ...] = ()
+    """Messages about studies that could not be read and were stood in for, of all ranks."""
     expert_use: list[list[float]] = field(default_factory=list)
     """Each expert's share of the choices, layer by layer."""
+    routers: dict[str, float] = field(default_factory=dict)
+    """What `faults.routers` says of the experts' use; empty if the step was skipped."""
 
 
 class Monitor:
@@ -92,9 +94,9 @@ class Monitor:
         if not self.active:
             return
         entry = {"step": report.step, **report.losses, "norm": report.norm, "lr": report.lr}
-        if report.damaged:
-            entry["damaged"] = report.damaged
-            self._damaged += report.damaged
+        if report.left_out:
+            entry["damaged"] = len(report.left_out)
+            self._damaged += len(report.left_out)
         print(json.dumps(entry), file=self._trace, flush=True)
         self._seconds = _smooth(self._seconds, report.seconds)
         self._waited = _smooth(self._waited, report.waited)
@@ -114,6 +116,7 @@ class Monitor:
         scalars |= {"optim/lr": report.lr, "data/damaged": self._damaged}
         if report.norm is not None:
             scalars["optim/gradient_norm"] = report.norm
+        scalars |= {f"routers/{name}": value for name, value in report.routers.items()}
         for layer, shares in enumerate(report.expert_use):
             scalars |= {f"experts/layer_{layer}/{e}": share for e, share in enumerate(shares)}
         for name, value in scalars.items():
