@@ -10,7 +10,6 @@ import signal
 import sys
 import time
 
-from gliomoe.data_shards.errors import DataError
 from gliomoe.pretrain import loop, step
 from gliomoe.pretrain.samples.views import StudyViews
 
@@ -31,10 +30,6 @@ def at_step(fault):
     loop.train_step = train_step
 
 
-def raise_data_error():
-    raise DataError("shard-000001.tar: is not what it was")
-
-
 def raise_fault():
     raise RuntimeError("the coolant leaks")
 
@@ -50,25 +45,14 @@ def hang_in_reader():
     StudyViews.__getitem__ = read
 
 
-def save_slowly():
-    whole = loop.checkpoints.save
-
-    def save(*args):
-        if int(os.environ["RANK"]) == RANK:
-            time.sleep(STEP)
-        whole(*args)
-
-    loop.checkpoints.save = save
-
-
-def spoil_loss(value):
+def spoil_two_steps():
     whole = step.make_views
     seen = [0]
 
     def make_views(*args):
         views = whole(*args)
         if STEP <= seen[0] < STEP + 2 and int(os.environ["RANK"]) == RANK:
-            views.complete.voxels.mul_(value)
+            views.complete.voxels.mul_(float("nan"))
         seen[0] += 1
         return views
 
@@ -77,15 +61,10 @@ def spoil_loss(value):
 
 FAULTS = {
     "kill": lambda: at_step(lambda: os.kill(os.getpid(), signal.SIGKILL)),
-    "freeze": lambda: at_step(lambda: os.kill(os.getpid(), signal.SIGSTOP)),
     "raise": lambda: at_step(raise_fault),
-    "damage": lambda: at_step(raise_data_error),
     "hang": lambda: at_step(lambda: time.sleep(ASLEEP)),
-    "terminate": lambda: at_step(lambda: os.kill(os.getpid(), signal.SIGTERM)),
     "hang_reader": hang_in_reader,
-    "save_slowly": save_slowly,
-    "nan": lambda: spoil_loss(float("nan")),
-    "none": lambda: None,
+    "nan": spoil_two_steps,
 }
 FAULTS[FAULT]()
 sys.argv[1:] = sys.argv[4:]

@@ -13,6 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from gliomoe.data_shards.reading.reader import OrderConfig, open_reader
+from gliomoe.pretrain.samples.loading import Placement
+
 pytestmark = pytest.mark.slow
 
 FAULTY = Path(__file__).with_name("faulty_worker.py")
@@ -88,7 +91,6 @@ def messages(said):
     [
         ("kill", r"is gone: killed.* no sign of life for 4 s, the last while .*, step [345];"),
         ("raise", r"RuntimeError: the coolant leaks"),
-        ("damage", r"shard-000001.tar: is not what it was"),
         ("hang", r"hangs in loop.py:\d+ in train for \d+ s while computing, step 5;"),
         ("hang_reader", r"no batch within data.timeout, readers are at \S+, study case-\d+;"),
     ],
@@ -101,6 +103,18 @@ def test_one_rank_is_lost(shards, tmp_path, fault, cause):
     (message,) = messages(said)
     assert re.search(rf"rank 1 of 2 on {socket.gethostname()}:? {cause}", message), said
     assert "Traceback" not in said
+
+
+def test_studies_of_another_rank_are_named(shards, tmp_path):
+    with launch(shards, tmp_path / "run", "nan", 1, 3, "--health.bad_steps", 2) as (run, mark):
+        code, said = ending(run, mark, tmp_path / "run", 4)
+    reader = open_reader([shards], OrderConfig(), 0, 4)
+    numbers = Placement(batch=4, accumulation=1, rank=1, world=2).numbers(4, 0)
+    keys = ", ".join(reader.shards.entry(reader.number(n)).key for n in numbers)
+    assert code == 1, said
+    (message,) = messages(said)
+    assert "2 steps in a row were skipped, the last for its loss or gradient" in message
+    assert f" with {keys};" in message
 
 
 def watched(fault):
