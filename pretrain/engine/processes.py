@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as dist
+from torch.distributed import distributed_c10d
 
 from gliomoe.pretrain.sections import EngineConfig
 
@@ -27,6 +28,10 @@ def start_processes(config: EngineConfig) -> tuple[torch.device, dist.Store | No
     if dist.is_initialized():
         return device, None
     backend = "nccl" if device.type == "cuda" else "gloo"
+    # The last fence: whoever hangs is found, and named, much sooner (`faults.watch`). DeepSpeed
+    # makes groups of its own, for which it can only be set as the default.
+    fence = timedelta(seconds=(PATIENCE + 1) * config.timeout)
+    distributed_c10d.default_pg_timeout = distributed_c10d.default_pg_nccl_timeout = fence
     if "MASTER_ADDR" in os.environ:
         found = dist.rendezvous("env://", timeout=timedelta(seconds=config.timeout))
         store, rank, world = next(found)
@@ -35,8 +40,7 @@ def start_processes(config: EngineConfig) -> tuple[torch.device, dist.Store | No
         store, rank, world = dist.HashStore(), 0, 1
     dist.init_process_group(
         backend,
-        # The last fence: whoever hangs is found, and named, much sooner (`faults.watch`).
-        timeout=timedelta(seconds=(PATIENCE + 1) * config.timeout),
+        timeout=fence,
         store=dist.PrefixStore("group", store),
         rank=rank,
         world_size=world,

@@ -37,3 +37,19 @@ def test_no_compiler_and_a_stale_lock(shards, tmp_path):
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "run/checkpoints/step_2/manifest.json").is_file()
     assert sorted(cache.rglob("*")) == before
+
+
+def test_groups_that_deepspeed_makes_wait_no_longer_than_ours():
+    code = """
+import torch
+import torch.distributed as dist
+from gliomoe.pretrain.engine.processes import start_processes
+from gliomoe.pretrain.sections import EngineConfig
+start_processes(EngineConfig(timeout=20))
+for group in (dist.group.WORLD, dist.new_group([0])):
+    print(group._get_backend(torch.device("cpu")).options._timeout.total_seconds())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=100, check=False
+    )
+    assert done.stdout.split() == ["100.0", "100.0"], done.stderr
