@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import shutil
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -106,7 +107,9 @@ def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> 
 
 
 def _commit() -> str | None:
-    """The commit of the checkout that this code runs from, None outside one."""
+    """The commit of the checkout that this code runs from; None outside one, or without git."""
+    if shutil.which("git") is None:
+        return None
     done = subprocess.run(
         ["git", "rev-parse", "HEAD"],
         cwd=Path(__file__).parent,

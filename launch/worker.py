@@ -24,7 +24,11 @@ def run() -> int:
     """Run the command of the process's arguments; the exit code for `torchrun`."""
     if agent := os.environ.get(AGENT):
         end_with_parent(int(agent), signal.SIGKILL)
-    code = main()
+    return leave(main())
+
+
+def leave(code: int) -> int:
+    """Leave the exit code of the command; the exit code for `torchrun`."""
     if folder := os.environ.get(EXIT_CODES):
         (Path(folder) / os.environ["RANK"]).write_text(str(code), "utf-8")
     return 0 if code == INTERRUPTED else code

@@ -187,7 +187,13 @@ class EngineConfig:
     expert_parallel: int = 1
     """Processes that share out the experts of each mixture; 1: every process has them all."""
     timeout: float = 600.0
-    """Seconds after which a process that waits for the others gives up."""
+    """Seconds that a process may compute without finishing a step; then it is taken to hang, and
+    all end. Starting and writing a checkpoint may take four times as long."""
+
+    def __post_init__(self) -> None:
+        """Refuse a time-out that ends every run."""
+        if self.timeout <= 0:
+            raise ValueError("engine.timeout must be above 0")
 
 
 @dataclass(frozen=True)
@@ -222,11 +228,16 @@ class HealthConfig:
     """Share of the choices below which an expert counts as unused."""
     collapse_steps: int = 200
     """Steps in a row with an unused expert after which it is reported."""
+    silence: float = 30.0
+    """Seconds without a sign of life of a process, or of the first node, after which it counts as
+    lost, and all end."""
 
     def __post_init__(self) -> None:
         """Refuse limits that mean nothing."""
         if min(self.spike, self.collapse_share) < 0:
             raise ValueError("health.spike and health.collapse_share must not be negative")
+        if self.silence <= 0:
+            raise ValueError("health.silence must be above 0")
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 import logging
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,10 +12,14 @@ from gliomoe.pretrain.config import PretrainConfig
 from gliomoe.pretrain.engine import distributed
 from gliomoe.pretrain.engine.engine import Engine
 from gliomoe.pretrain.engine.schedule import learning_rate
+from gliomoe.pretrain.faults.health import Health
+from gliomoe.pretrain.faults.progress import Progress
+from gliomoe.pretrain.faults.routers import Routers
 from gliomoe.pretrain.monitoring.monitor import StepReport
 from gliomoe.pretrain.monitoring.probe import Probe
 from gliomoe.pretrain.monitoring.stopwatch import Stopwatch
-from gliomoe.pretrain.samples.views import PairBatch, Views, make_views
+from gliomoe.pretrain.samples.loading import Parts
+from gliomoe.pretrain.samples.views import Views, make_views
 
 logger = logging.getLogger(__name__)
 
@@ -27,12 +30,18 @@ class Training:
 
     config: PretrainConfig
     engine: Engine
-    parts: Iterator[PairBatch]
+    parts: Parts
     """This rank's parts of the batches, from step `start` on."""
     start: int
     """Steps done before."""
     about: dict[str, Any]
     """Entries of every checkpoint's manifest."""
+    progress: Progress
+    """What this process is at."""
+    health: Health
+    """Judges each step."""
+    routers: Routers
+    """Follows the use of the experts."""
     probe: Probe | None = None
     """What is asked of the encoder now and then."""
 
@@ -41,39 +50,43 @@ def train_step(training: Training, step: int) -> tuple[StepReport, Views, tuple[
     """One optimizer step over all its parts.
 
     Returns:
-        What happened, the last part's views, and the studies whose loss was not finite.
+        What happened, the last part's views, and, if it was skipped, the studies to look at.
     """
     config, engine = training.config, training.engine
-    begun, waited = time.perf_counter(), 0.0
+    begun = time.perf_counter() - training.parts.waited
     outcomes: list[dict[str, torch.Tensor]] = []
     spoiled: list[str] = []
-    damaged, watch = 0, Stopwatch(engine.device)
+    keys: list[str] = []
+    damaged: list[str] = []
+    watch = Stopwatch(engine.device)
     for part in range(config.engine.accumulation):
-        asked = time.perf_counter()
-        pairs = next(training.parts)
-        waited += time.perf_counter() - asked
+        last = part == config.engine.accumulation - 1
+        pairs = training.parts.take()
         watch.mark("")
         for message in pairs.damaged:
             logger.warning("left out: %s", message)
-        damaged += len(pairs.damaged)
+        damaged += pairs.damaged
         patch_size = engine.module.encoder.patch_size
         views = make_views(pairs.to(engine.device), config.views.size, patch_size, config.mask)
         watch.mark("views")
         outcome = engine.forward(views)
         watch.mark("forward")
-        if not torch.isfinite(outcome["loss"]):
-            spoiled += pairs.boxes.keys
-        engine.backward(outcome["loss"], last=part == config.engine.accumulation - 1)
-        watch.mark("backward")
         outcomes.append({name: value.detach().float() for name, value in outcome.items()})
+        loss = outcome["loss"]
+        if not torch.isfinite(loss):
+            spoiled += pairs.boxes.keys
+        keys += pairs.boxes.keys
+        if last:
+            mean = _mean(outcomes)
+            spike = training.health.spikes(float(mean["loss"]))
+            if spike:
+                loss = loss * torch.nan  # spoils the gradients of all parts, on all ranks
+        engine.backward(loss, last)
+        watch.mark("backward")
     lr = learning_rate(step, config.run.steps, config.optim)
     norm = engine.step(lr)
     watch.mark("optimizer")
     distributed.share_statistics(engine.module)
-    mean = {
-        name: distributed.mean(torch.stack([outcome[name] for outcome in outcomes]).mean(0))
-        for name in outcomes[0]
-    }
     use = mean.pop("expert_use", None)
     if config.model.overrides.get("router_bias") and use is not None and norm is not None:
         update_bias(engine.module.encoder, use, config.optim.bias_rate)
@@ -86,9 +99,46 @@ def train_step(training: Training, step: int) -> tuple[StepReport, Views, tuple[
         lr=lr,
         studies=config.optim.batch,
         seconds=time.perf_counter() - begun,
-        waited=waited,
-        damaged=distributed.total(damaged, engine.device),
+        waited=training.parts.reset_clock(),
+        left_out=_left_out(damaged, engine.device),
         expert_use=[] if use is None else use.tolist(),
         parts=watch.seconds(),
     )
-    return report, views, tuple(spoiled or (pairs.boxes.keys if norm is None else ()))
+    if norm is not None:
+        return report, views, ()
+    own = float(sum(outcome["loss"] for outcome in outcomes))
+    return report, views, _suspects(spoiled, keys, own if spike else None)
+
+
+def _mean(outcomes: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """What a step's parts gave, averaged over them and the ranks."""
+    return {
+        name: distributed.mean(torch.stack([outcome[name] for outcome in outcomes]).mean(0))
+        for name in outcomes[0]
+    }
+
+
+def _left_out(damaged: list[str], device: torch.device) -> tuple[str, ...]:
+    """Messages about damaged studies, of all ranks."""
+    if not distributed.total(len(damaged), device):
+        return ()
+    return tuple(message for found in distributed.gather_objects(damaged) for message in found)
+
+
+def _suspects(spoiled: list[str], keys: list[str], spike: float | None) -> tuple[str, ...]:
+    """The studies to look at after a step that was skipped, the same on every rank.
+
+    Args:
+        spoiled: This rank's studies of parts whose loss was not finite.
+        keys: All studies of this rank.
+        spike: This rank's loss, if the loss of all ranks was too high.
+
+    Returns:
+        After a spike, studies of the rank with the highest loss; else those of parts without a
+        finite loss; all of the step if only the gradients were not finite.
+    """
+    ranks = distributed.gather_objects((spoiled, keys, spike))
+    if spike is not None:
+        return tuple(max(ranks, key=lambda rank: rank[2])[1])
+    named = [key for found, _, _ in ranks for key in found]
+    return tuple(named or [key for _, found, _ in ranks for key in found])

@@ -1,7 +1,8 @@
 """A pretraining run from its configuration: start the processes, take up what is there, train."""
 
 import logging
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict
 from typing import Any
@@ -21,20 +22,30 @@ from gliomoe.pretrain.checkpoints.fit import check_fit, needs_conversion
 from gliomoe.pretrain.checkpoints.store import Checkpoint
 from gliomoe.pretrain.config import PretrainConfig
 from gliomoe.pretrain.engine import distributed
-from gliomoe.pretrain.faults.signals import StopFlag, stop_flag
+from gliomoe.pretrain.engine.processes import PATIENCE, start_processes
+from gliomoe.pretrain.faults.health import Health
+from gliomoe.pretrain.faults.progress import Phase, Progress
+from gliomoe.pretrain.faults.routers import Routers
+from gliomoe.pretrain.faults.signals import StopFlag, deadly, stop_flag
+from gliomoe.pretrain.faults.watch import Watch
 from gliomoe.pretrain.monitoring.probe import Probe, ProbeSet
 from gliomoe.pretrain.monitoring.sinks import require_packages
 from gliomoe.pretrain.objectives import create_objective
 from gliomoe.pretrain.objectives.objective import Objective
-from gliomoe.pretrain.samples.loading import Placement, load_parts
+from gliomoe.pretrain.samples.loading import GIVE_UP, Parts, Placement, load_parts
 from gliomoe.pretrain.samples.views import StudyViews
 from gliomoe.pretrain.sections import RunConfig
 
 logger = logging.getLogger(__name__)
 
 
-def pretrain(config: PretrainConfig) -> bool:
+def pretrain(config: PretrainConfig, leave: Callable[[int], int] = int) -> bool:
     """Pretrain, or continue the run in `run.out`.
+
+    Args:
+        config: The run.
+        leave: Told the exit code if this process has to be ended without returning, since another
+            is lost; the exit code of the process.
 
     Returns:
         True if the run is finished, False if a signal interrupted it and it can be continued.
@@ -42,19 +53,32 @@ def pretrain(config: PretrainConfig) -> bool:
     Raises:
         UsageError: If the configuration does not fit the processes, the data or the checkpoint, or
             asks for a package that is not installed.
-        DataError: If the data are damaged or losses stay not finite.
+        DataError: If the data are damaged or too many steps in a row are skipped.
+        RankError: With several processes, of whatever made this one the first to fail.
+        KeyboardInterrupt: If a signal came before the first step.
     """
     require_packages(config.monitor)
-    from gliomoe.pretrain.engine import engine  # here, since it starts DeepSpeed
+    with deadly():
+        device, store = start_processes(config.engine)
+    progress = Progress()
+    with stop_flag() as stop, exact_arithmetic(device):
+        if store is None:
+            return _pretrain(config, device, stop, progress)
+        with Watch(store, progress, limits(config), config.health.silence, leave):
+            return _pretrain(config, device, stop, progress)
 
-    with stop_flag() as stop:
-        device = engine.start_processes(config.engine)
-        found = distributed.first_decides(lambda: checkpoints.newest(config.run.out))
-        if found and found.step >= config.run.steps:
-            logger.info("%s: finished at step %d, nothing to do", config.run.out, found.step)
-            return True
-        with exact_arithmetic(device):
-            return _pretrain(config, device, found, stop)
+
+def limits(config: PretrainConfig) -> dict[Phase, float]:
+    """Phase of a process → seconds that it may last."""
+    # The loader tells more, if it can, but first gives every reader time to end.
+    reading = config.data.timeout + config.health.silence + GIVE_UP * config.data.workers
+    long = PATIENCE * config.engine.timeout
+    return {
+        "starting": long,
+        "waiting for data": reading if config.data.timeout else math.inf,
+        "computing": config.engine.timeout,
+        "saving": long,
+    }
 
 
 @contextmanager
@@ -78,13 +102,18 @@ def exact_arithmetic(device: torch.device) -> Iterator[None]:
 
 
 def _pretrain(
-    config: PretrainConfig, device: torch.device, found: Checkpoint | None, stop: StopFlag
+    config: PretrainConfig, device: torch.device, stop: StopFlag, progress: Progress
 ) -> bool:
     """The run inside its processes."""
     from gliomoe.pretrain.engine.engine import Engine, resolve_precision
     from gliomoe.pretrain.loop import train
     from gliomoe.pretrain.step import Training
 
+    found = distributed.first_decides(lambda: checkpoints.newest(config.run.out))
+    if found and found.step >= config.run.steps:
+        logger.info("%s: finished at step %d, nothing to do", config.run.out, found.step)
+        return True
+    judged = found.manifest if found else {}
     rank, world = distributed.world()
     placement = Placement(config.optim.batch, config.engine.accumulation, rank, world)
     precision = resolve_precision(config.engine.precision, device)
@@ -122,7 +151,7 @@ def _pretrain(
         device.type,
     )
     pin = device.type == "cuda"
-    parts = load_parts(
+    read = load_parts(
         samples,
         placement,
         start,
@@ -131,8 +160,11 @@ def _pretrain(
         pin,
         config.data.timeout,
     )
-    with closing(parts):
-        return train(Training(config, engine, parts, start, about, probe), stop)
+    health = Health(config.health, judged.get("health"))
+    routers = Routers(config.health, judged.get("routers"))
+    with closing(Parts(read, progress)) as parts:
+        training = Training(config, engine, parts, start, about, progress, health, routers, probe)
+        return train(training, stop)
 
 
 def build(config: PretrainConfig) -> tuple[Model, Objective]:

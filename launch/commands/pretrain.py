@@ -27,6 +27,9 @@ _FREE = (
     "run.keep",
     "run.keep_every",
     "health.bad_steps",
+    "health.collapse_share",
+    "health.collapse_steps",
+    "health.silence",
     "engine.timeout",
     "engine.zero_stage",
     "monitor.log_every",
@@ -59,6 +62,7 @@ def run(options: Options) -> int:
     """Claim the folder and pretrain, or print the plan."""
     import torch
 
+    from gliomoe.launch.worker import leave
     from gliomoe.pretrain.monitoring.probe import ProbeSet
     from gliomoe.pretrain.monitoring.sinks import require_packages
     from gliomoe.pretrain.train import build, describe_data, open_data, pretrain
@@ -82,7 +86,7 @@ def run(options: Options) -> int:
         return 0
     else:
         logging.getLogger().setLevel(logging.WARNING)
-    return 0 if pretrain(config) else INTERRUPTED
+    return 0 if pretrain(config, leave) else INTERRUPTED
 
 
 def show_plan(config: PretrainConfig, data_studies: int, as_json: bool) -> int:

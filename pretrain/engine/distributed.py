@@ -91,19 +91,19 @@ def any_rank(flag: bool, device: torch.device) -> bool:
     return bool(agreed)
 
 
+def gather_objects(content: Any) -> list[Any]:
+    """Something small of each rank, in the order of the ranks."""
+    if world()[1] == 1:
+        return [content]
+    found: list[Any] = [None] * world()[1]
+    dist.all_gather_object(found, content)
+    return found
+
+
 def barrier() -> None:
     """Wait for the other ranks."""
     if world()[1] > 1:
         dist.barrier()
-
-
-def everyone(value: T) -> list[T]:
-    """The values of all ranks, in the order of the ranks; they must be picklable."""
-    if world()[1] == 1:
-        return [value]
-    values: list[Any] = [None] * world()[1]
-    dist.all_gather_object(values, value)
-    return values
 
 
 def first_decides(decide: Callable[[], T], patience: timedelta | None = None) -> T:

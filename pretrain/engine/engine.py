@@ -10,16 +10,13 @@ Notable facts:
 - DeepSpeed reads its checkpoints with pickle: `load` is for a run's own folder only.
 """
 
-import atexit
 import logging
 import math
 import os
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from gliomoe.pretrain.config import PretrainConfig
@@ -28,7 +25,6 @@ from gliomoe.pretrain.engine.universal import load_untrained
 from gliomoe.pretrain.engine.writing import recorded_writes
 from gliomoe.pretrain.objectives.objective import Objective
 from gliomoe.pretrain.samples.views import Views
-from gliomoe.pretrain.sections import EngineConfig
 
 
 class Engine:
@@ -149,28 +145,6 @@ class Engine:
         torch.set_rng_state(generators["cpu"])
         if self.device.type == "cuda" and "cuda" in generators:
             torch.cuda.set_rng_state(generators["cuda"], self.device)
-
-
-def start_processes(config: EngineConfig) -> torch.device:
-    """Join the processes that `torchrun` started, or be the only one; this process's device."""
-    local = int(os.environ.setdefault("LOCAL_RANK", "0"))
-    device = torch.device("cuda", local) if torch.cuda.is_available() else torch.device("cpu")
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-    if dist.is_initialized():
-        return device
-    backend = "nccl" if device.type == "cuda" else "gloo"
-    timeout = timedelta(seconds=config.timeout)
-    if "MASTER_ADDR" in os.environ:
-        dist.init_process_group(backend, timeout=timeout)
-    else:
-        os.environ.update(RANK="0", WORLD_SIZE="1")
-        dist.init_process_group(
-            backend, timeout=timeout, store=dist.HashStore(), rank=0, world_size=1
-        )
-    # Not before the process ends: DeepSpeed keeps groups in module globals.
-    atexit.register(dist.destroy_process_group)
-    return device
 
 
 def resolve_precision(wanted: str, device: torch.device) -> str:

@@ -48,10 +48,12 @@ class StepReport:
     """Duration of the step."""
     waited: float
     """Seconds of it spent waiting for data."""
-    damaged: int = 0
-    """Studies of the step, over all ranks, that could not be read and were stood in for."""
+    left_out: tuple[str, ...] = ()
+    """Messages about studies that could not be read and were stood in for, of all ranks."""
     expert_use: list[list[float]] = field(default_factory=list)
     """Each expert's share of the choices, layer by layer."""
+    routers: dict[str, float] = field(default_factory=dict)
+    """What `faults.routers` says of the experts' use; empty if the step was skipped."""
     parts: dict[str, float] = field(default_factory=dict)
     """Seconds of the step's other parts by name."""
 
@@ -125,10 +127,10 @@ class Monitor:
         if not self.active:
             return
         entry = {"step": report.step, **report.losses, "norm": report.norm, "lr": report.lr}
-        if report.damaged:
-            entry["damaged"] = report.damaged
+        if report.left_out:
+            entry["damaged"] = len(report.left_out)
         self._trace.write(entry)
-        self._damaged += report.damaged
+        self._damaged += len(report.left_out)
         self._skipped += report.norm is None
         self._pace.add(report)
         self._window.add(report)
@@ -164,6 +166,7 @@ class Monitor:
         scalars |= memory | {"optim/learning_rate": report.lr}
         if report.norm is not None:
             scalars["optim/gradient_norm"] = report.norm
+        scalars |= {f"experts/{name}": value for name, value in report.routers.items()}
         if use := window.expert_use:
             self._experts.write(
                 {"steps": done, "use": [[round(share, 5) for share in layer] for layer in use]}

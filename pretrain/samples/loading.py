@@ -5,7 +5,9 @@ and each part is cut into equal pieces, one a rank: whatever the number of ranks
 same samples, so that its contrastive negatives are the same. To resume, the step is enough.
 """
 
+import ctypes
 import signal
+import time
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -15,10 +17,14 @@ from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from gliomoe.data_shards.errors import DataError, UsageError
+from gliomoe.pretrain.faults.progress import Progress
 from gliomoe.pretrain.faults.signals import SIGNALS
 from gliomoe.pretrain.samples.views import PairBatch, ViewPair, collate_pairs
 
+GIVE_UP = 5.0
+"""Seconds that torch's loader waits for each reader to end."""
 _PREFETCH = 4
+_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True)
@@ -133,7 +139,7 @@ def load_parts(
         prefetch_factor=_PREFETCH if workers else None,
         timeout=timeout if workers else 0,
         multiprocessing_context="forkserver" if workers and not samples.forkable else None,
-        worker_init_fn=_ignore_signals,
+        worker_init_fn=_follow,
         generator=torch.Generator(),  # keeps the loader's own seed out of the global generator
     )
     iterator = iter(loader)
@@ -157,6 +163,46 @@ def load_parts(
                 if reader.is_alive():  # hangs, and does not listen to the request to end
                     reader.kill()
                     reader.join()
+
+
+class Parts:
+    """The parts of this rank, of which the next can be waited for before it is taken.
+
+    Args:
+        parts: From `load_parts`.
+        progress: Told what this process is at.
+    """
+
+    def __init__(self, parts: Generator[PairBatch, None, None], progress: Progress):
+        self._parts, self._progress = parts, progress
+        self._next: PairBatch | None = None
+        self.waited = 0.0
+        """Seconds spent waiting since `reset_clock`."""
+
+    def wait(self) -> None:
+        """Have the next part at hand."""
+        if self._next is None:
+            self._progress.at("waiting for data")
+            begun = time.perf_counter()
+            self._next = next(self._parts)
+            self.waited += time.perf_counter() - begun
+            self._progress.at("computing")
+
+    def take(self) -> PairBatch:
+        """The next part."""
+        self.wait()
+        part, self._next = self._next, None
+        assert part is not None
+        return part
+
+    def reset_clock(self) -> float:
+        """The seconds waited; counts anew."""
+        waited, self.waited = self.waited, 0.0
+        return waited
+
+    def close(self) -> None:
+        """End the readers."""
+        self._parts.close()
 
 
 def _lost(
@@ -186,7 +232,8 @@ def _ending(code: int | None) -> str:
     return f"with code {code}"
 
 
-def _ignore_signals(worker: int) -> None:
-    """Only the training process decides when to stop; its readers end with it."""
+def _follow(worker: int) -> None:
+    """Only the training process decides when to stop; its readers end with it, however it ends."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -21,6 +21,7 @@ from gliomoe.pretrain import loop
 from gliomoe.pretrain import step as steps
 from gliomoe.pretrain.checkpoints import store as checkpoints
 from gliomoe.pretrain.export import export
+from gliomoe.pretrain.faults.damaged import DAMAGED
 from gliomoe.pretrain.train import pretrain
 
 
@@ -131,6 +132,9 @@ def test_damaged_studies_are_counted_and_stood_in_for(config, tmp_path, caplog):
     # 40 samples are five epochs of the eight studies.
     assert sum(line.get("damaged", 0) for line in lines) == caplog.text.count("left out: ") >= 10
     assert all(line["norm"] is not None for line in lines)
+    named = [json.loads(line) for line in (config.run.out / DAMAGED).read_text().splitlines()]
+    assert sorted(line["what"].partition("study ")[2][:2] for line in named) == ["2:", "5:"]
+    assert "2 damaged studies left out" in caplog.text
     export(config.run.out, tmp_path / "checkpoint")
 
 
@@ -207,7 +211,7 @@ def test_the_folder_of_another_run_is_refused(config, capsys):
 
 
 def test_run_json_records_the_data(config, monkeypatch):
-    monkeypatch.setattr("gliomoe.pretrain.train.pretrain", lambda options: True)
+    monkeypatch.setattr("gliomoe.pretrain.train.pretrain", lambda *args: True)
     assert main(command(config)) == 0
     (folder,) = config.data.train
     assert json.loads((config.run.out / "run.json").read_text())["data"] == {

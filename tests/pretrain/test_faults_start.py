@@ -1,0 +1,55 @@
+"""A run starts on a machine without a compiler, whatever lies in the cache of extensions."""
+
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+COMPILERS = ("cc", "gcc", "g++", "c++", "clang", "clang++", "nvcc", "ninja")
+
+
+@pytest.mark.slow
+def test_no_compiler_and_a_stale_lock(shards, tmp_path):
+    """Two ranks, since the operator that DeepSpeed would build is for several on one machine."""
+    cache, tools = tmp_path / "extensions", tmp_path / "tools"
+    for operator in ("deepspeed_shm_comm", "cpu_adam", "fused_adam", "async_io", "utils"):
+        (cache / operator).mkdir(parents=True)
+        (cache / operator / "lock").touch()
+    tools.mkdir()
+    env = {name: value for name, value in os.environ.items() if name not in ("CC", "CXX")}
+    env |= {"PATH": str(tools), "TORCH_EXTENSIONS_DIR": str(cache), "OMP_NUM_THREADS": "1"}
+    assert not any(shutil.which(name, path=env["PATH"]) for name in COMPILERS)
+    before = sorted(cache.rglob("*"))
+    done = subprocess.run(
+        [
+            sys.executable, "-m", "gliomoe.launch.torchrun", "--standalone",
+            "--nproc-per-node", "2", "--module", "gliomoe.launch.worker", "pretrain", "smoke",
+            "--data.train", str(shards), "--run.out", str(tmp_path / "run"), "--run.steps", "2",
+        ],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=150,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run/checkpoints/step_2/manifest.json").is_file()
+    assert sorted(cache.rglob("*")) == before
+
+
+def test_groups_that_deepspeed_makes_wait_no_longer_than_ours():
+    code = """
+import torch
+import torch.distributed as dist
+from gliomoe.pretrain.engine.processes import start_processes
+from gliomoe.pretrain.sections import EngineConfig
+start_processes(EngineConfig(timeout=20))
+for group in (dist.group.WORLD, dist.new_group([0])):
+    print(group._get_backend(torch.device("cpu")).options._timeout.total_seconds())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=100, check=False
+    )
+    assert done.stdout.split() == ["100.0", "100.0"], done.stderr
