@@ -18,20 +18,27 @@ _PAGE = resource.getpagesize()
 _GB = 1e9
 
 LAYOUT = {
-    "Pretraining": {
-        "loss and its parts": [
-            "Multiline",
-            ["train/(loss|reconstruction|contrast|latent|distillation|routing)$"],
-        ],
-        "contrast: the other view is found": ["Multiline", ["train/contrast_accuracy"]],
-        "probe: whole tumour from frozen features": ["Multiline", ["probe/tumour_.*"]],
-        "probe: markers from frozen features": ["Multiline", ["probe/(?!tumour).*_auc"]],
-        "experts: entropy of their use, 1 is even": ["Multiline", ["experts/entropy/.*"]],
-        "experts: smallest share of the choices": ["Multiline", ["experts/min/.*"]],
-        "weights of the sequences": ["Multiline", ["sequences/.*"]],
+    "Is it learning?": {
+        "reconstruction": ["Multiline", ["train/reconstruction"]],
+        "contrast": ["Multiline", ["train/contrast$"]],
+        "contrast: how often the other view is found": ["Multiline", ["train/contrast_accuracy"]],
+        "loss": ["Multiline", ["train/loss"]],
+    },
+    "Are its features of use?": {
+        "whole tumour, Dice": ["Multiline", ["probe/tumour_dice"]],
+        "whole tumour, AUC of patches": ["Multiline", ["probe/tumour_auc"]],
+        "markers, AUC": ["Multiline", ["probe/(?!tumour).*_auc"]],
+    },
+    "Are all experts used?": {
+        "entropy of their use, 1 is even": ["Multiline", ["experts/entropy/.*"]],
+        "smallest share of the choices": ["Multiline", ["experts/min/.*"]],
+        "weights of the main sequences": ["Multiline", ["sequences/stem/(t1|t1ce|t2|flair)$"]],
+    },
+    "Is it fast?": {
         "studies a second": ["Multiline", ["speed/studies_per_s"]],
         "seconds of a step": ["Multiline", ["speed/seconds/.*"]],
-    }
+        "waiting for data, percent": ["Multiline", ["data/wait_percent"]],
+    },
 }
 """Charts of TensorBoard's page "Custom scalars": title → kind and patterns of names."""
 

@@ -11,7 +11,6 @@ from statistics import fmean
 from typing import Any
 
 from gliomoe.data_shards.errors import UsageError
-from gliomoe.pretrain.checkpoints import store as checkpoints
 from gliomoe.pretrain.monitoring.journal import (
     EXPERTS,
     PROBE,
@@ -100,8 +99,8 @@ def read_status(run: Path) -> Status:
     config = _configuration(run)
     starts, timing = read_lines(run / STARTS), read_lines(run / TIMING)
     trace = read_lines(run / TRACE)
-    checkpoint = checkpoints.newest(run)
     now, last = time.time(), starts[-1] if starts else {}
+    checkpoint = _checkpoint(run, now)
     done = trace[-1]["step"] + 1 if trace else last.get("steps", 0)
     steps = config["run"]["steps"]
     recent = [line for line in timing if line["time"] >= last["time"]][-_RECENT:]
@@ -111,7 +110,7 @@ def read_status(run: Path) -> Status:
     waited = sum(line["seconds"]["data_wait"] for line in recent)
     earlier, when = _earlier(timing, done)
     probe = read_lines(run / PROBE)
-    finished = checkpoint is not None and checkpoint.step >= steps
+    finished = checkpoint is not None and checkpoint[0] >= steps
     return Status(
         run=str(run),
         state="finished" if finished else _state(last, sign, pace, bool(trace)),
@@ -129,8 +128,8 @@ def read_status(run: Path) -> Status:
         studies_per_s=sum(line["studies"] for line in recent) / spent if spent else 0.0,
         data_wait_percent=100 * waited / spent if spent else 0.0,
         left_s=pace * (steps - done) if recent else None,
-        checkpoint=checkpoint.step if checkpoint else None,
-        checkpoint_s=_age(checkpoint, now),
+        checkpoint=checkpoint[0] if checkpoint else None,
+        checkpoint_s=checkpoint[1] if checkpoint else None,
         skipped=sum(line["norm"] is None for line in trace),
         damaged=sum(line.get("damaged", 0) for line in trace),
         unused=unused_experts(read_lines(run / EXPERTS), **_limits(config)),
@@ -195,11 +194,13 @@ def _alive(pid: int) -> bool:
     return True
 
 
-def _age(checkpoint: checkpoints.Checkpoint | None, now: float) -> float | None:
-    """Seconds since a checkpoint was finished."""
-    if checkpoint is None:
+def _checkpoint(run: Path, now: float) -> tuple[int, float] | None:
+    """Step and age of the newest checkpoint; what is in it is looked at when it is taken up."""
+    latest = run / "checkpoints/latest"
+    if not latest.is_file():
         return None
-    return now - (checkpoint.folder / checkpoints.MANIFEST).stat().st_mtime
+    step = int(latest.read_text("utf-8").strip().removeprefix("step_"))
+    return step, now - latest.stat().st_mtime
 
 
 def _earlier(timing: Sequence[Line], done: int) -> tuple[int, str]:
