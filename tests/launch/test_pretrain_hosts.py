@@ -38,14 +38,3 @@ def test_all_hosts_stop_with_the_launcher(hosts, start, options, tmp_path, lates
     start.until(lambda: latest(run) != stopped_at, process)
     process.kill()
     assert start.all_end(60)
-
-
-def test_a_wrong_call_is_2_on_all_hosts(hosts, start, tmp_path):
-    process = start(
-        SCRIPT, "smoke", "--data.train", tmp_path / "none", "--run.out", tmp_path / "r", **hosts
-    )
-    said = process.communicate(timeout=90)[0]
-    assert process.returncode == 2, said
-    assert f"{tmp_path}/none: not a finished shard set" in said
-    assert "Traceback" not in said
-    assert start.all_end(1)
