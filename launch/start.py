@@ -38,6 +38,9 @@ def main(args: Sequence[str]) -> int:
     if launch.way == "here":
         command = launch.commands[0]
         os.execv(command[0], command)
+    if not shutil.which(launch.commands[0][0]):
+        print(f"pretrain.sh: error: {launch.commands[0][0]}: no such command", file=sys.stderr)
+        return UsageError.exit_code
     with _signals() as asked:
         return supervise(launch, asked)
 

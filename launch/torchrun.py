@@ -3,12 +3,14 @@
 `torchrun` itself ends with 1 whatever its processes return, cannot be stopped while it waits for
 other nodes, and a second signal breaks off its wait for a checkpoint. Here signals are blocked, in
 the processes too until they can act on them, and a thread hands each one on. The processes leave
-their exit codes in files (`gliomoe.launch.worker`). Arguments are those of `torchrun`.
+their exit codes in files (`gliomoe.launch.worker`). Arguments are those of `torchrun`, with
+`--nproc-per-node` among them.
 
 With `GLIOMOE_STDIN` set, lines of standard input are signals, and its end is one: a remote shell
 carries lines where it carries no signals, and its death closes them.
 """
 
+import logging
 import os
 import shutil
 import signal
@@ -18,6 +20,7 @@ import tempfile
 import threading
 import time
 from argparse import Namespace
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -32,25 +35,20 @@ class Agent:
     """The processes of this node.
 
     Args:
+        count: How many they are.
         folder: Where they leave their exit codes.
         grace: Seconds that they have to end after a signal.
     """
 
-    def __init__(self, folder: Path, grace: float):
-        self.folder, self.grace = folder, grace
+    def __init__(self, count: int, folder: Path, grace: float):
+        self.count, self.folder, self.grace = count, folder, grace
         self.interrupted = False
 
-    def exit_code(self, failed: bool) -> int:
-        """The worst code that the processes left.
-
-        Args:
-            failed: Whether `torchrun` saw one fail; it may have left no code.
-        """
+    def exit_code(self) -> int:
+        """The worst code that the processes left."""
         codes = [int(left.read_text("utf-8")) for left in self.folder.iterdir()]
-        if self.interrupted:  # one that was still starting had nothing to save
-            codes.append(INTERRUPTED)
-        elif failed or not codes:
-            codes.append(1)
+        if len(codes) < self.count:  # killed, or ended before it had anything to save
+            codes.append(INTERRUPTED if self.interrupted else 1)
         return worst(codes)
 
     def hand_on_signals(self) -> None:
@@ -62,7 +60,8 @@ class Agent:
                 self.interrupted = True
                 threading.Thread(target=self._lose_patience, daemon=True).start()
             for process in processes:
-                process.send_signal(number if number in SIGNALS else signal.SIGTERM)
+                with suppress(psutil.NoSuchProcess):  # it has ended
+                    process.send_signal(number if number in SIGNALS else signal.SIGTERM)
             if not processes:  # other nodes are waited for, which Python cannot break off
                 self._leave()
 
@@ -79,11 +78,12 @@ class Agent:
         time.sleep(self.grace)
         for process in psutil.Process().children():
             print(f"torchrun: {process.pid} did not stop in {self.grace:g} s", file=sys.stderr)
-            os.killpg(process.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
 
     def _leave(self) -> None:
         """End this process from another thread than its first."""
-        code = self.exit_code(failed=False)
+        code = self.exit_code()
         shutil.rmtree(self.folder)
         os._exit(code)
 
@@ -91,13 +91,16 @@ class Agent:
 def main() -> int:
     """Run `torchrun` with the arguments of this process; the worst exit code of its processes."""
     signal.pthread_sigmask(signal.SIG_BLOCK, heeded())
+    args = sys.argv[1:]
     with tempfile.TemporaryDirectory() as folder:
         os.environ |= {EXIT_CODES: folder, AGENT: str(os.getpid())}
-        agent = Agent(Path(folder), float(os.environ.get("GLIOMOE_GRACE", "600")))
+        grace = float(os.environ.get("GLIOMOE_GRACE", "600"))
+        agent = Agent(int(args[args.index("--nproc-per-node") + 1]), Path(folder), grace)
         threading.Thread(target=agent.hand_on_signals, daemon=True).start()
         if os.environ.pop(OBEY_STDIN, None):
             threading.Thread(target=agent.obey_stdin, daemon=True).start()
-        return agent.exit_code(_run(sys.argv[1:], Path(folder)))
+        _run(args, Path(folder))
+        return agent.exit_code()
 
 
 def heeded() -> set[signal.Signals]:
@@ -109,22 +112,23 @@ def heeded() -> set[signal.Signals]:
     return {number for number in asking if signal.getsignal(number) != signal.SIG_IGN}
 
 
-def _run(args: list[str], folder: Path) -> bool:
-    """Run `torchrun`; whether a process failed."""
+def _run(args: list[str], folder: Path) -> None:
+    """Run `torchrun`, and say in a line what failed unless the process itself did."""
     # After the signals are blocked, for the threads that it starts.
     import torch.distributed as dist
     from torch.distributed import run as torchrun
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
+    # What it logs is said below in a line, or by the process that failed.
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     parsed = torchrun.parse_args(args)
     try:
         _prepare(parsed)
         torchrun.run(parsed)
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
-        if not (folder / str(rank)).is_file():  # otherwise it said itself what was wrong
+        if not (folder / str(rank)).is_file():
             print(f"torchrun: rank {rank}: {failure.message}", file=sys.stderr)
-        return True
     except (dist.DistError, OSError) as error:
         why = str(error).splitlines()[0]
         print(
@@ -133,8 +137,6 @@ def _run(args: list[str], folder: Path) -> bool:
             "open? See launch/CLUSTERS.md",
             file=sys.stderr,
         )
-        return True
-    return False
 
 
 def _prepare(args: Namespace) -> None:

@@ -78,11 +78,15 @@ def test_a_cut_link_ends_both_nodes_and_the_same_command_continues(
 
 
 def test_a_missing_node_is_named_before_the_first_step(start, options, tmp_path, free_port):
-    env = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port), "GLIOMOE_JOIN": "3"}
-    for rank in ("0", "1"):
-        process = start(
-            SCRIPT, *options(tmp_path / "run"), GLIOMOE_NODES="2", GLIOMOE_NODE_RANK=rank, **env
+    env = {"GLIOMOE_NODES": "2", "MASTER_ADDR": "127.0.0.1", "GLIOMOE_JOIN": "3"}
+    lonely = [
+        start(
+            SCRIPT, *options(tmp_path / "run"), GLIOMOE_NODE_RANK=str(rank),
+            MASTER_PORT=str(free_port + rank), **env,
         )
+        for rank in (0, 1)
+    ]  # fmt: skip
+    for rank, process in enumerate(lonely):
         said = process.communicate(timeout=60)[0]
         assert process.returncode == 1, said
         assert f"node {rank} of 2 did not meet the others at 127.0.0.1:" in said
