@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict
+from importlib.metadata import version
 from typing import Any
 
 import torch
@@ -93,11 +94,12 @@ def _pretrain(
         "expert_parallel": config.engine.expert_parallel,
         "world": world,
         "precision": precision,
+        "batch_norm": bool(distributed.batch_norms(objective)),
+        "versions": {name: version(name) for name in ("torch", "deepspeed")},
         "model": model.config,
         "training": asdict(config.loss) | {"batch": config.optim.batch, "seed": config.run.seed},
         "data": described,
     }
-    about["batch_norm"] = bool(distributed.batch_norms(objective))
     converted = _fit(found, about, objective, config.run)
     engine = Engine(objective, config, precision, device, converted)
     start = _take_up(engine, found, converted)

@@ -41,12 +41,15 @@ def check_fit(checkpoint: Checkpoint, about: dict[str, Any]) -> None:
             f"{checkpoint.folder}: the shards changed since this run began; "
             "bring them back or start another run"
         )
-    if written["precision"] != about["precision"]:
-        logger.warning(
-            "the run continues in %s after %s; the losses will differ slightly",
-            about["precision"],
-            written["precision"],
-        )
+    now, then = ({"precision": x["precision"], **x["versions"]} for x in (about, written))
+    for name, value in now.items():
+        if value != then[name]:
+            logger.warning(
+                "the run continues with %s %s after %s; the losses will differ slightly",
+                name,
+                value,
+                then[name],
+            )
 
 
 def needs_conversion(checkpoint: Checkpoint, about: dict[str, Any]) -> bool:

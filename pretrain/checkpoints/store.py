@@ -61,7 +61,7 @@ def save(engine: Engine, run: RunConfig, step: int, about: dict[str, Any]) -> No
     partial = run.out / "checkpoints" / f".step_{step}.partial"
     distributed.first_decides(lambda: _make_room(engine, run, partial))
     files, failure = _write(engine, partial)
-    outcomes = distributed.everyone((files, failure))
+    outcomes = distributed.gather_objects((files, failure))
     failures = [(rank, why) for rank, (_, why) in enumerate(outcomes) if why]
     everything = {name: entry for files, _ in outcomes for name, entry in files.items()}
     manifest = {"step": step, **about, "files": dict(sorted(everything.items()))}

@@ -88,13 +88,13 @@ def barrier() -> None:
         dist.barrier()
 
 
-def everyone(value: T) -> list[T]:
-    """The values of all ranks, in the order of the ranks; they must be picklable."""
+def gather_objects(content: T) -> list[T]:
+    """Something small of each rank, in the order of the ranks."""
     if world()[1] == 1:
-        return [value]
-    values: list[Any] = [None] * world()[1]
-    dist.all_gather_object(values, value)
-    return values
+        return [content]
+    found: list[Any] = [None] * world()[1]
+    dist.all_gather_object(found, content)
+    return found
 
 
 def first_decides(decide: Callable[[], T], patience: timedelta | None = None) -> T:
