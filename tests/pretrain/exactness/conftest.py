@@ -41,8 +41,8 @@ class Nursery:
         self.process.stdin.flush()
         return int(self.process.stdout.readline())
 
-    def start(self, world, argv):
-        """The ranks of `gliomoe` with these arguments."""
+    def start(self, world, argv, full=None):
+        """The ranks of `gliomoe` with these arguments; the disk of rank `full` is full."""
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
@@ -53,6 +53,7 @@ class Nursery:
                 argv=argv,
                 env={**env, "RANK": str(rank), "LOCAL_RANK": str(rank)},
                 log=str(log),
+                full=rank == full,
             )
             for rank in range(world)
         ]
@@ -128,7 +129,7 @@ def start(nursery):
     """The function that starts the ranks of a run; a test that takes too long is ended."""
     timer = threading.Timer(LIMIT, nursery.end)
     timer.start()
-    yield lambda world, *run: nursery.start(world, pretraining(*run))
+    yield lambda world, *run, full=None: nursery.start(world, pretraining(*run), full)
     timer.cancel()
     timer.join()
 
