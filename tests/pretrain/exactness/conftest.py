@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from gliomoe.pretrain.checkpoints import store as checkpoints
 
-LIMIT = 120
+LIMIT = 240
 
 
 def pretraining(shards, out, *more):

@@ -16,6 +16,7 @@ from types import SimpleNamespace
 import deepspeed  # noqa: F401
 import torch.utils.tensorboard  # noqa: F401
 
+from gliomoe.data_shards.files import write_json
 from gliomoe.launch.cli import main
 from gliomoe.launch.commands import pretrain  # noqa: F401
 from gliomoe.pretrain import loop, train  # noqa: F401
@@ -29,7 +30,7 @@ def note_buffers(log):
 
     def noted(engine, folder):
         found = {n: zlib.crc32(b.cpu().numpy()) for n, b in engine.module.named_buffers()}
-        Path(f"{log}.{os.environ['RANK']}.json").write_text(json.dumps(found))
+        write_json(Path(f"{log}.{os.environ['RANK']}.json"), found)
         return save(engine, folder)
 
     Engine.save = noted
