@@ -26,9 +26,10 @@ def check_fit(checkpoint: Checkpoint, about: dict[str, Any]) -> None:
     """
     written = checkpoint.manifest
     rigid = dict(_RIGID)
-    if not (written["zero_stage"] and about["zero_stage"]):
+    shared = about["expert_parallel"] > 1  # each process has experts of its own: not converted
+    if shared or not (written["zero_stage"] and about["zero_stage"]):
         rigid["zero_stage"] = "engine.zero_stage"
-    if about["expert_parallel"] > 1 or about["batch_norm"]:
+    if shared or about["batch_norm"]:
         rigid["world"] = "the number of processes"
     for key, name in rigid.items():
         if written[key] != about[key]:
