@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict
+from importlib.metadata import version
 from typing import Any
 
 import torch
@@ -127,12 +128,13 @@ def _pretrain(
         "expert_parallel": config.engine.expert_parallel,
         "world": world,
         "precision": precision,
+        "batch_norm": bool(distributed.batch_norms(objective)),
+        "versions": {name: version(name) for name in ("torch", "deepspeed")},
         "model": model.config,
         "training": asdict(config.loss)
         | {"batch": config.optim.batch, "ema": config.optim.ema, "seed": config.run.seed},
         "data": described,
     }
-    about["batch_norm"] = bool(distributed.batch_norms(objective))
     converted = _fit(found, about, objective, config.run)
     engine = Engine(objective, config, precision, device, converted)
     start = _take_up(engine, found, converted)

@@ -31,6 +31,7 @@ _FREE = (
     "health.collapse_steps",
     "health.silence",
     "engine.timeout",
+    "engine.recompute",
     "engine.zero_stage",
     "monitor.log_every",
     "monitor.pictures_every",

@@ -26,9 +26,10 @@ def check_fit(checkpoint: Checkpoint, about: dict[str, Any]) -> None:
     """
     written = checkpoint.manifest
     rigid = dict(_RIGID)
-    if not (written["zero_stage"] and about["zero_stage"]):
+    shared = about["expert_parallel"] > 1  # each process has experts of its own: not converted
+    if shared or not (written["zero_stage"] and about["zero_stage"]):
         rigid["zero_stage"] = "engine.zero_stage"
-    if about["expert_parallel"] > 1 or about["batch_norm"]:
+    if shared or about["batch_norm"]:
         rigid["world"] = "the number of processes"
     for key, name in rigid.items():
         if written[key] != about[key]:
@@ -41,12 +42,15 @@ def check_fit(checkpoint: Checkpoint, about: dict[str, Any]) -> None:
             f"{checkpoint.folder}: the shards changed since this run began; "
             "bring them back or start another run"
         )
-    if written["precision"] != about["precision"]:
-        logger.warning(
-            "the run continues in %s after %s; the losses will differ slightly",
-            about["precision"],
-            written["precision"],
-        )
+    now, then = ({"precision": x["precision"], **x["versions"]} for x in (about, written))
+    for name, value in now.items():
+        if value != then[name]:
+            logger.warning(
+                "the run continues with %s %s after %s; the losses will differ slightly",
+                name,
+                value,
+                then[name],
+            )
 
 
 def needs_conversion(checkpoint: Checkpoint, about: dict[str, Any]) -> bool:

@@ -91,7 +91,7 @@ def any_rank(flag: bool, device: torch.device) -> bool:
     return bool(agreed)
 
 
-def gather_objects(content: Any) -> list[Any]:
+def gather_objects(content: T) -> list[T]:
     """Something small of each rank, in the order of the ranks."""
     if world()[1] == 1:
         return [content]

@@ -1,4 +1,4 @@
-"""The optimizer step through DeepSpeed; the only file that imports it.
+"""The optimizer step through DeepSpeed; only the files of this folder import it.
 
 Notable facts:
 - A torch AdamW object is passed in: DeepSpeed's own optimizers by name compile C++ at the start.

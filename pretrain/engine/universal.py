@@ -15,6 +15,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from gliomoe.data_shards.errors import DataError
+
 PATIENCE = timedelta(hours=6)
 """How long the others wait while rank 0 converts: far longer than the largest model takes."""
 
@@ -27,6 +29,9 @@ def convert(source: Path, target: Path) -> None:
     Args:
         source: DeepSpeed's folder of a checkpoint.
         target: Folder to make, in place of an older one.
+
+    Raises:
+        DataError: If it cannot be read or written.
     """
     from deepspeed.checkpoint import ds_to_universal
 
@@ -43,9 +48,16 @@ def convert(source: Path, target: Path) -> None:
         strict=True,
         inject_missing_state=True,
     )
-    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
-        ds_to_universal.main(options)
-    partial.rename(target)
+    try:
+        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+            ds_to_universal.main(options)
+        partial.rename(target)
+    except (OSError, RuntimeError) as error:  # torch turns a full disk into the latter
+        shutil.rmtree(partial, ignore_errors=True)
+        raise DataError(
+            f"{source.parent}: cannot be converted to this number of processes ({error}); "
+            "free space or mend the disk, the same command continues"
+        ) from error
 
 
 def load_untrained(module: nn.Module, states: Path) -> None:

@@ -139,7 +139,7 @@ def test_damaged_studies_are_counted_and_stood_in_for(config, tmp_path, caplog):
 
 
 def test_a_finished_run_is_left_alone(config, caplog):
-    pretrain(config)
+    assert pretrain(config)  # not interrupted by a signal to the tests, which it takes for its own
     before = checkpoints.newest(config.run.out).folder.stat().st_mtime_ns
     caplog.set_level("INFO")
     assert pretrain(config)

@@ -16,7 +16,17 @@ from safetensors.torch import load_file
 
 from gliomoe.pretrain.checkpoints import store as checkpoints
 
-LIMIT = 120
+LIMIT = 240
+
+
+def pretraining(shards, out, *more):
+    """Arguments of a run of twelve steps in float32 with a checkpoint every two."""
+    argv = [
+        "pretrain", "smoke", "--data.train", shards, "--run.out", out, "--run.steps", 12,
+        "--run.checkpoint_every", 2, "--data.workers", 0, "--engine.precision", "fp32",
+        "--engine.timeout", 60, "--monitor.pictures_every", 0, *more,
+    ]  # fmt: skip
+    return [str(part) for part in argv]
 
 
 class Nursery:
@@ -31,23 +41,19 @@ class Nursery:
         self.process.stdin.flush()
         return int(self.process.stdout.readline())
 
-    def start(self, world, shards, out, *more):
-        """The ranks of a run of twelve steps in float32 with a checkpoint every two."""
+    def start(self, world, argv, full=None):
+        """The ranks of `gliomoe` with these arguments; the disk of rank `full` is full."""
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         env = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(world)}
         log = self.folder / f"{len(self.started)}.log"
-        argv = [
-            "pretrain", "smoke", "--data.train", shards, "--run.out", out, "--run.steps", 12,
-            "--run.checkpoint_every", 2, "--data.workers", 0, "--engine.precision", "fp32",
-            "--engine.timeout", 60, "--monitor.pictures_every", 0, *more,
-        ]  # fmt: skip
         pids = [
             self.ask(
-                argv=[str(part) for part in argv],
+                argv=argv,
                 env={**env, "RANK": str(rank), "LOCAL_RANK": str(rank)},
                 log=str(log),
+                full=rank == full,
             )
             for rank in range(world)
         ]
@@ -100,9 +106,9 @@ def alive(pid):
     return False
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def nursery(tmp_path_factory):
-    """A `Nursery` whose processes end with the tests of this module."""
+    """A `Nursery` whose processes end with the tests of this folder."""
     with subprocess.Popen(
         [sys.executable, Path(__file__).with_name("nursery.py")],
         stdin=subprocess.PIPE,
@@ -123,9 +129,15 @@ def start(nursery):
     """The function that starts the ranks of a run; a test that takes too long is ended."""
     timer = threading.Timer(LIMIT, nursery.end)
     timer.start()
-    yield nursery.start
+    yield lambda world, *run, full=None: nursery.start(world, pretraining(*run), full)
     timer.cancel()
     timer.join()
+
+
+@pytest.fixture
+def arguments():
+    """The function that gives the arguments which `start` adds."""
+    return pretraining
 
 
 @pytest.fixture

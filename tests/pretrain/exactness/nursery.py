@@ -1,22 +1,26 @@
 """Starts commands in processes that have already imported all they need: run as a script.
 
-Reads one JSON object a line, `{"argv": …, "env": …, "log": …}`, answers with the number of the
-process that runs `gliomoe` with these arguments; `{"wait": number}` is answered with its exit
-code, negative for a signal.
+Reads one JSON object a line. `{"argv": …, "env": …, "log": …, "full": …}` is answered with the
+number of the process that runs `gliomoe` with these arguments, on a full disk if so asked;
+`{"wait": number}` with its exit code, negative for a signal.
 """
 
+import errno
 import json
 import os
 import sys
 import zlib
 from pathlib import Path
+from types import SimpleNamespace
 
 import deepspeed  # noqa: F401
 import torch.utils.tensorboard  # noqa: F401
 
+from gliomoe.data_shards.files import write_json
 from gliomoe.launch.cli import main
 from gliomoe.launch.commands import pretrain  # noqa: F401
 from gliomoe.pretrain import loop, train  # noqa: F401
+from gliomoe.pretrain.engine import writing
 from gliomoe.pretrain.engine.engine import Engine
 
 
@@ -26,13 +30,22 @@ def note_buffers(log):
 
     def noted(engine, folder):
         found = {n: zlib.crc32(b.cpu().numpy()) for n, b in engine.module.named_buffers()}
-        Path(f"{log}.{os.environ['RANK']}.json").write_text(json.dumps(found))
+        write_json(Path(f"{log}.{os.environ['RANK']}.json"), found)
         return save(engine, folder)
 
     Engine.save = noted
 
 
-def become(argv, env, log):
+def fill_disk():
+    """Let what DeepSpeed writes meet a full disk."""
+
+    def save(*args):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    writing.torch = SimpleNamespace(save=save)
+
+
+def become(argv, env, log, full):
     """Run a command in this process."""
     os.setpgid(0, 0)
     handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -40,6 +53,8 @@ def become(argv, env, log):
     os.dup2(handle, 2)
     os.environ.update(env)
     note_buffers(log)
+    if full:
+        fill_disk()
     os._exit(main(argv))
 
 

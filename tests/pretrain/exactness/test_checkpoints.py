@@ -221,6 +221,14 @@ def test_the_number_of_processes_can_matter(about):
         check_fit(found, {**same, "world": 4})
 
 
+def test_other_versions_and_precision_are_told(finished, caplog):
+    found = checkpoints.newest(finished.run.out)
+    about = {**found.manifest, "precision": "autocast", "versions": {"torch": "9", "deepspeed": ""}}
+    check_fit(found, about)
+    assert "with precision autocast after fp32" in caplog.text
+    assert f"with torch 9 after {found.manifest['versions']['torch']}" in caplog.text
+
+
 def test_shards_that_changed_are_refused(finished, tmp_path, write_set):
     other = write_set(tmp_path / "other", 9)
     config = replace(finished, data=replace(finished.data, train=(str(other),)))

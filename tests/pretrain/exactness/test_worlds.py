@@ -19,11 +19,12 @@ def assert_close(trace, final, one, two):
         for name, value in first.items():
             assert second[name] == pytest.approx(value, rel=1e-5), (first["step"], name)
     first, second = final(one), final(two)
-    for name, value in first.items():
-        torch.testing.assert_close(second[name], value, rtol=1e-3, atol=1e-5, msg=name)
+    off = sum((second[name] - value).double().square().sum() for name, value in first.items())
+    size = sum(value.double().square().sum() for value in first.values())
+    assert (off / size).sqrt() < 1e-4
 
 
-@pytest.mark.parametrize("stages", [(1, 2, 1, 2), (0, 0, 0, 0)], ids=["zero", "no zero"])
+@pytest.mark.parametrize("stages", [(1, 2, 1, 2), (0, 0, 0, 0)], ids=["zero", "plain"])
 def test_one_two_four_one(start, shards, tmp_path, trace, final, stages):
     """Each part of the run has another world; with ZeRO the stage changes too."""
     more = ("--model.experts", 4, "--model.set", "router_bias=true")
