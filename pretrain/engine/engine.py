@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from gliomoe.pretrain.config import PretrainConfig
 from gliomoe.pretrain.engine import distributed
 from gliomoe.pretrain.objectives.objective import Objective
+from gliomoe.pretrain.objectives.running_mean import RunningMean
 from gliomoe.pretrain.samples.views import Views
 from gliomoe.pretrain.sections import EngineConfig
 
@@ -59,6 +60,9 @@ class Engine:
             config=settings,
             dist_init_required=False,
         )[0]
+        for part in module.modules():
+            if isinstance(part, RunningMean):
+                part.restore()
 
     def forward(self, views: Views) -> dict[str, Tensor]:
         """Loss and its parts."""
