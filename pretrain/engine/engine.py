@@ -24,6 +24,7 @@ from gliomoe.pretrain.engine import distributed
 from gliomoe.pretrain.engine.universal import load_untrained
 from gliomoe.pretrain.engine.writing import recorded_writes
 from gliomoe.pretrain.objectives.objective import Objective
+from gliomoe.pretrain.objectives.running_mean import RunningMean
 from gliomoe.pretrain.samples.views import Views
 
 
@@ -65,6 +66,9 @@ class Engine:
             config=settings,
             dist_init_required=False,
         )[0]
+        for part in module.modules():
+            if isinstance(part, RunningMean):
+                part.restore()
 
     def forward(self, views: Views) -> dict[str, Tensor]:
         """Loss and its parts."""

@@ -1,8 +1,6 @@
 """A running mean of a module's weights: the teacher of `jepa`, and what `optim.ema` exports."""
 
-from collections.abc import Callable
 from copy import deepcopy
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,13 +10,18 @@ class RunningMean(nn.Module):
     """A copy of a module whose weights follow those of the original.
 
     It takes no gradient and is always in evaluation mode. As part of the objective it is the same
-    on all processes and in every checkpoint. Its weights stay float32 whatever the objective is
-    cast to, since the steps of a mean are too small for bf16.
+    on all processes and in every checkpoint. Its weights are float32 whatever the original's are:
+    the steps of a mean are too small for bf16.
     """
 
     def __init__(self, module: nn.Module):
         super().__init__()
-        self.module = deepcopy(module).float().requires_grad_(False).eval()
+        self.module = deepcopy(module).requires_grad_(False).eval()
+        self.restore()
+
+    def restore(self) -> None:
+        """Bring the weights back to float32, where the objective has been cast as a whole."""
+        self.module.float()
 
     @torch.no_grad()
     def update(self, source: nn.Module, decay: float) -> None:
@@ -31,7 +34,3 @@ class RunningMean(nn.Module):
     def train(self, mode: bool = True) -> "RunningMean":
         """Stay in evaluation mode."""
         return super().train(False)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
-        """Let itself be moved to another device, but not be cast."""
-        return super()._apply(lambda tensor: fn(tensor).to(tensor.dtype), recurse)

@@ -19,7 +19,7 @@ from gliomoe.models.features import Predictions
 from gliomoe.models.heads.activation import class_logits
 from gliomoe.models.tissue import tissue_positions
 from gliomoe.pretrain.config import PretrainConfig
-from gliomoe.pretrain.objectives.mae_contrast import MaskedContrast
+from gliomoe.pretrain.objectives import create_objective
 from gliomoe.pretrain.samples.masking import apply_scores
 from gliomoe.pretrain.samples.views import Views
 from gliomoe.pretrain.sections import DataConfig, MaskConfig, ModelConfig, RunConfig, ViewConfig
@@ -120,7 +120,8 @@ def test_two_phantoms_are_learned_by_heart(case, two_phantoms):
             assert step < MOST_STEPS, f"after {step} steps: {found}"
 
 
-def test_masked_pretraining_trains_the_encoder(case):
+@pytest.mark.parametrize("name", ["mae+contrast", "jepa", "swin_unetr"])
+def test_masked_pretraining_trains_the_encoder(case, name):
     encoder = case.bare.encoder.train()
     side = max(32, 2 * encoder.patch_size)  # some positions to see, some to predict
     batch = case.batch(sides=(side,) * 3)
@@ -129,12 +130,13 @@ def test_masked_pretraining_trains_the_encoder(case):
     config = PretrainConfig(DataConfig(("nowhere",)), RunConfig(Path("nowhere")), model)
     with pytest.raises(UsageError, match="hide False") if encoder.sequences else nullcontext():
         prepare_encoder(encoder, config)
-    config = replace(config, views=ViewConfig(size=side, shift=0, hide=False))
-    objective = MaskedContrast(prepare_encoder(encoder, config), config)
+    views, loss = ViewConfig(size=side, shift=0, hide=False), replace(config.loss, objective=name)
+    config = replace(config, views=views, loss=loss)
+    objective = create_objective(prepare_encoder(encoder, config), config)
     tissue = tissue_positions(batch, encoder.patch_size)
     scores = torch.rand(tissue.shape, generator=torch.Generator().manual_seed(0))
     mask = apply_scores(tissue, scores, MaskConfig(ratio=0.5))
-    parts = objective(Views(batch, batch, mask, torch.tensor([0]), turns=(0,)))
+    parts = objective(Views(batch, batch, mask, torch.tensor([0]), turns=(0, 1)))
     assert parts["loss"].isfinite()
     parts["loss"].backward()
     assert batch.voxels.grad.any()  # all the way from the loss to the images

@@ -47,11 +47,12 @@ def test_it_equals_a_loop():
     assert not any(weight.requires_grad for weight in mean.parameters())
 
 
-def test_it_stays_float32_and_in_evaluation():
+def test_it_is_float32_and_stays_in_evaluation():
     whole = nn.Sequential(nn.Linear(3, 4))
     whole.append(RunningMean(whole[0]))
     whole.to(torch.bfloat16).train()
     source, mean = whole
+    mean.restore()
     assert source.weight.dtype == torch.bfloat16
     assert mean.module.weight.dtype == torch.float32
     assert not mean.training and not mean.module.training
