@@ -56,9 +56,11 @@ def show(monitor: Monitor, engine: Engine, views: Views, step: int, config: Pret
     if step % config.monitor.log_every == 0:
         monitor.show_fusion(engine.module.encoder, step)
     every = config.monitor.pictures_every
-    if every and step % every == 0 and monitor.active:
-        filled = engine.module.picture(views)
-        if filled is None:
+    # With shared experts a forward pass takes all ranks.
+    if every and step % every == 0 and (monitor.active or engine.experts is not None):
+        with engine.arithmetic():
+            filled = engine.module.picture(views)
+        if filled is None or not monitor.active:
             return
         patch_size = engine.module.encoder.patch_size
         monitor.show_picture(reconstruction_picture(views, filled, patch_size), step)

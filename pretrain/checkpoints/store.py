@@ -58,9 +58,9 @@ def save(engine: Engine, run: Path, step: int, about: dict[str, Any], keep: int)
         partial.mkdir(parents=True)
     distributed.barrier()
     engine.save(partial)
+    weights = engine.weights()
     distributed.barrier()
     if first:
-        weights = {name: value.contiguous() for name, value in engine.module.state_dict().items()}
         save_file(weights, partial / WEIGHTS)
         sizes = {
             str(path.relative_to(partial)): path.stat().st_size
@@ -96,11 +96,16 @@ def check_fit(checkpoint: Checkpoint, about: dict[str, Any]) -> None:
     """Refuse a checkpoint that this run's engine cannot take up.
 
     Raises:
-        UsageError: If ZeRO stage, accumulation, data or, with ZeRO, the number of processes differ.
+        UsageError: If ZeRO stage, accumulation, sharing of experts or data differ or, with ZeRO or
+            shared experts, the number of processes.
     """
     written = checkpoint.manifest
-    names = {"zero_stage": "engine.zero_stage", "accumulation": "engine.accumulation"}
-    if about["zero_stage"]:
+    names = {
+        "zero_stage": "engine.zero_stage",
+        "accumulation": "engine.accumulation",
+        "expert_parallel": "engine.expert_parallel",
+    }
+    if about["zero_stage"] or about["expert_parallel"] > 1:
         names["world"] = "the number of processes"
     for key, name in names.items():
         if written[key] != about[key]:

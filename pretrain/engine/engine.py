@@ -1,4 +1,4 @@
-"""The optimizer step through DeepSpeed; the only file that imports it.
+"""The optimizer step through DeepSpeed; only the files of this folder import it.
 
 Notable facts:
 - A torch AdamW object is passed in: DeepSpeed's own optimizers by name compile C++ at the start.
@@ -7,13 +7,19 @@ Notable facts:
 - A loss that is not finite is made NaN in every gradient. The gradients' reduction carries that to
   all ranks, where the norm then is not finite and the step is skipped alike, without a message of
   its own.
+- `bf16` keeps weights in bf16 and computes as `autocast` does, so that routers, norms and losses
+  are in fp32 there too; the optimizer steps on fp32 copies, which are what `weights` gives.
+- Without ZeRO the gradient is clipped here, by the norm that is reported: DeepSpeed would take the
+  norm a second time.
 - DeepSpeed reads its checkpoints with pickle: `load` is for a run's own folder only.
 """
 
 import atexit
+import io
 import logging
 import math
 import os
+from contextlib import AbstractContextManager, redirect_stdout
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -21,9 +27,13 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
+from gliomoe.data_shards.errors import UsageError
+from gliomoe.models.recompute import Recomputable, set_recompute
 from gliomoe.pretrain.config import PretrainConfig
 from gliomoe.pretrain.engine import distributed
+from gliomoe.pretrain.engine.expert_parallel import SharedExperts, initialize
 from gliomoe.pretrain.objectives.objective import Objective
 from gliomoe.pretrain.samples.views import Views
 from gliomoe.pretrain.sections import EngineConfig
@@ -47,18 +57,33 @@ class Engine:
         deepspeed = _import_deepspeed(device)
         self.device = device
         self.module = module
-        optim = config.optim
-        optimizer = torch.optim.AdamW(
-            parameter_groups(module, optim.weight_decay), lr=optim.lr, betas=optim.betas
-        )
+        self.precision = precision
+        self._clip = config.optim.clip
+        set_recompute(module.encoder, config.engine.recompute)
+        if precision == "bf16" and device.type == "cpu":
+            _cast_for_norms(module)
+        if config.engine.compile:
+            compile_blocks(module.encoder, config.engine.compile, device)
+        module.to(device)
+        shared = config.engine.expert_parallel
+        self.experts = SharedExperts(module, shared) if shared > 1 else None
+        optim, groups = config.optim, parameter_groups(module, config.optim.weight_decay)
+        if self.experts is not None:
+            groups = self.experts.separate(groups)
+        optimizer = torch.optim.AdamW(groups, lr=optim.lr, betas=optim.betas)
         world = distributed.world()[1]
         settings = _settings(config, precision, config.micro_batch(world))
-        self._engine = deepspeed.initialize(
-            model=module.to(device),
-            optimizer=optimizer,
-            config=settings,
-            dist_init_required=False,
-        )[0]
+        options = {
+            "model": module,
+            "optimizer": optimizer,
+            "config": settings,
+            "dist_init_required": False,
+        }
+        with redirect_stdout(io.StringIO()):  # its bf16 optimizer prints
+            if self.experts is None:
+                self._engine = deepspeed.initialize(**options)[0]
+            else:
+                self._engine = initialize(**options)
 
     def forward(self, views: Views) -> dict[str, Tensor]:
         """Loss and its parts."""
@@ -86,17 +111,42 @@ class Engine:
         """
         for group in self._engine.optimizer.param_groups:
             group["lr"] = lr
-        if self._engine.zero_optimization():
-            self._engine.step()
-            norm = float(self._engine.get_global_grad_norm())
-            return norm if self._engine.was_step_applied() and math.isfinite(norm) else None
-        gradients = [p.grad for p in self.module.parameters() if p.grad is not None]
-        norm = float(torch.nn.utils.get_total_norm(gradients))
-        if not math.isfinite(norm):
+        if not self._engine.zero_optimization():
+            return self._step_without_zero()
+        self._engine.step()
+        norm = float(self._engine.get_global_grad_norm())
+        return norm if self._engine.was_step_applied() and math.isfinite(norm) else None
+
+    def _step_without_zero(self) -> float | None:
+        """As `step`, with one norm for the report and for clipping."""
+        trained = {n: p for n, p in self.module.named_parameters() if p.grad is not None}
+        gradients = {name: p.grad for name, p in trained.items() if p.grad is not None}
+        shared = self.experts
+        norm = shared.norm(gradients) if shared else get_total_norm(gradients.values())
+        if not torch.isfinite(norm):
             self._engine.zero_grad()
             return None
+        clip_grads_with_norm_(trained.values(), self._clip, norm)
         self._engine.step()
-        return norm
+        return float(norm)
+
+    def arithmetic(self) -> AbstractContextManager:
+        """Where the module runs outside a step: bf16 weights need the arithmetic of the steps."""
+        enabled = self.precision == "bf16"
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
+
+    def weights(self) -> dict[str, Tensor]:
+        """All weights and buffers by name, on CPU, in fp32; every rank calls it."""
+        found = self.module.state_dict()
+        if self.precision == "bf16":
+            from deepspeed.utils import safe_get_full_fp32_param
+
+            for name, parameter in self.module.named_parameters():
+                full = safe_get_full_fp32_param(parameter) if parameter.requires_grad else parameter
+                found[name] = full.detach().float()
+        if self.experts is not None:
+            found = self.experts.whole(found)
+        return {name: value.cpu().contiguous() for name, value in found.items()}
 
     def save(self, folder: Path) -> None:
         """Write weights, optimizer and generators; every rank calls it, between two steps."""
@@ -106,12 +156,19 @@ class Engine:
         self._engine.save_checkpoint(
             str(folder), tag=_TAG, client_state={"generators": generators}, save_latest=False
         )
+        if self.experts is not None and self.experts.writes:
+            # DeepSpeed writes the weights of the first rank alone.
+            torch.save(self.experts.state(), folder / _TAG / self.experts.file)
 
     def load(self, folder: Path) -> None:
         """Take up what `save` wrote; `RuntimeError` if it does not fit."""
-        path, state = self._engine.load_checkpoint(str(folder), tag=_TAG)
+        with redirect_stdout(io.StringIO()):
+            path, state = self._engine.load_checkpoint(str(folder), tag=_TAG)
         if path is None:
             raise RuntimeError(f"{folder}: DeepSpeed found no checkpoint")
+        if self.experts is not None:
+            file = folder / _TAG / self.experts.file
+            self.experts.load_state(torch.load(file, weights_only=True))
         torch.set_rng_state(state["generators"]["cpu"].cpu())
         if self.device.type == "cuda" and "cuda" in state["generators"]:
             torch.cuda.set_rng_state(state["generators"]["cuda"].cpu(), self.device)
@@ -140,7 +197,7 @@ def start_processes(config: EngineConfig) -> torch.device:
 
 
 def resolve_precision(wanted: str, device: torch.device) -> str:
-    """`fp32` or `autocast`.
+    """`fp32`, `autocast` or `bf16`.
 
     `auto` takes autocast on GPUs that have bf16. On CPU it takes fp32 even where there are bf16
     instructions: the forward pass gains from them what the backward pass loses.
@@ -155,22 +212,62 @@ def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, A
     """Matrices, which decay, and vectors (biases, norms), which do not."""
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
     return [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+        {
+            "name": "matrices",
+            "params": [p for p in trained if p.ndim > 1],
+            "weight_decay": weight_decay,
+        },
+        {"name": "vectors", "params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
     ]
+
+
+def compile_blocks(encoder: nn.Module, backend: str, device: torch.device) -> None:
+    """Compile the blocks of an encoder in place, each for any number of tokens.
+
+    Block by block: equal ones share a graph, so that a deep encoder takes no longer than a flat
+    one. Weights keep their names.
+
+    Raises:
+        UsageError: If the backend is unknown or cannot compile on this machine.
+    """
+    try:
+        torch.compile(torch.neg, backend=backend)(torch.ones(2, device=device))
+    except Exception as error:  # each backend has its own
+        reason = str(error).strip().splitlines()[0]
+        raise UsageError(
+            f"engine.compile {backend} does not work here: {reason}; "
+            "inductor needs a C++ compiler; leave engine.compile empty to run without"
+        ) from error
+    for part in encoder.modules():
+        if isinstance(part, Recomputable):
+            part.compile(backend=backend, dynamic=True)
+
+
+def _cast_for_norms(module: nn.Module) -> None:
+    """Give norms tokens in the type of their weights, which autocast does on GPUs alone."""
+
+    def cast(part: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return tuple(x.to(next(part.parameters()).dtype) for x in given)
+
+    for part in module.modules():
+        if isinstance(part, nn.LayerNorm | nn.GroupNorm | nn.InstanceNorm3d):
+            part.register_forward_pre_hook(cast)
 
 
 def _settings(config: PretrainConfig, precision: str, micro: int) -> dict[str, Any]:
     """DeepSpeed's configuration."""
+    bf16 = precision == "bf16"
     return {
         "train_micro_batch_size_per_gpu": micro,
         "gradient_accumulation_steps": config.engine.accumulation,
-        "gradient_clipping": config.optim.clip,
+        "gradient_clipping": config.optim.clip if config.engine.zero_stage else 0.0,
         "zero_optimization": {"stage": config.engine.zero_stage},
+        "bf16": {"enabled": bf16},
+        "data_types": {"grad_accum_dtype": "fp32"},
         "zero_allow_untested_optimizer": True,
         # Gradients stay in the weights' own type: no module is "safe" to send in bf16.
         "torch_autocast": {
-            "enabled": precision == "autocast",
+            "enabled": bf16 or precision == "autocast",
             "dtype": "bfloat16",
             "lower_precision_safe_modules": [],
         },
