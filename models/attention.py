@@ -19,7 +19,8 @@ def packed_attention(q: Tensor, k: Tensor, v: Tensor, lengths: list[int]) -> Ten
     Returns:
         [N, heads, head_width].
     """
-    if len(set(lengths)) == 1:
+    # While compiling, lengths are symbols: a comparison would bind the graph to these numbers.
+    if not torch.compiler.is_compiling() and len(set(lengths)) == 1:
         q, k, v = (x.unflatten(0, (len(lengths), -1)).transpose(1, 2) for x in (q, k, v))
         return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(0, 1)
     parts = zip(*(x.split(lengths) for x in (q, k, v)), strict=True)

@@ -60,8 +60,13 @@ class PretrainConfig:
         """Studies in one forward pass of one process.
 
         Raises:
-            UsageError: If the batch cannot be shared out evenly.
+            UsageError: If the batch or the experts cannot be shared out evenly.
         """
+        if world % self.engine.expert_parallel:
+            raise UsageError(
+                f"engine.expert_parallel ({self.engine.expert_parallel}) must divide the number of "
+                f"processes ({world})"
+            )
         parts = self.engine.accumulation * world
         if self.optim.batch % parts:
             raise UsageError(

@@ -173,27 +173,49 @@ class OptimConfig:
 class EngineConfig:
     """How DeepSpeed runs the step."""
 
-    zero_stage: Literal[0, 1, 2] = 1
-    """ZeRO: 1 shares the optimizer's state among processes, 2 the gradients also."""
+    zero_stage: int = 1
+    """ZeRO 0, 1 or 2: 1 shares the optimizer's state among processes, 2 the gradients also."""
     precision: Literal["auto", "fp32", "autocast", "bf16"] = "auto"
     """`autocast`: fp32 weights, bf16 arithmetic; `bf16`: bf16 weights too, with an fp32 copy in the
-    optimizer; `auto`: `autocast` on GPUs with bf16, else fp32."""
+    optimizer, which ZeRO 1 and 2 share; `auto`: `autocast` on GPUs with bf16, else fp32."""
     accumulation: int = 1
     """Parts in which a process works through its share of a batch, to save memory."""
     recompute: bool = False
     """Activation checkpointing: compute the encoder's blocks twice, to save memory."""
-    compile: bool = False
-    """Compile the encoder's blocks with `torch.compile`; the first steps take minutes."""
+    compile: str = ""
+    """Backend of `torch.compile` for the encoder's blocks, such as `inductor`; none if empty. The
+    first step takes minutes."""
     expert_parallel: int = 1
-    """Processes that share out the experts of each mixture; 1: every process has them all."""
+    """Processes that share out the experts of each mixture; 1: every process has them all. It must
+    divide the processes and the experts, and stays the same when a run is continued."""
     timeout: float = 600.0
     """Seconds that a process may compute without finishing a step; then it is taken to hang, and
     all end. Starting and writing a checkpoint may take four times as long."""
 
     def __post_init__(self) -> None:
-        """Refuse a time-out that ends every run."""
+        """Refuse what does not go together, and a time-out that ends every run."""
         if self.timeout <= 0:
             raise ValueError("engine.timeout must be above 0")
+        if self.zero_stage not in (0, 1, 2):
+            raise ValueError(
+                f"engine.zero_stage must be 0, 1 or 2, not {self.zero_stage}: stage 3 cuts single "
+                "weights into pieces, which DeepSpeed refuses for mixtures of experts"
+            )
+        if self.precision == "bf16" and self.zero_stage == 0:
+            raise ValueError(
+                "engine.precision bf16 needs engine.zero_stage 1 or 2: without ZeRO DeepSpeed adds "
+                "gradients up in bf16"
+            )
+        if self.expert_parallel > 1 and self.compile:
+            raise ValueError(
+                "engine.compile and engine.expert_parallel exclude each other: tokens travel "
+                "between processes inside the blocks; leave one of them out"
+            )
+        if self.expert_parallel > 1 and self.precision == "bf16":
+            raise ValueError(
+                "engine.precision bf16 and engine.expert_parallel exclude each other; take "
+                "engine.precision autocast"
+            )
 
 
 @dataclass(frozen=True)

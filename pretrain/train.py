@@ -16,6 +16,7 @@ from gliomoe.data_shards.reading.reader import Reader, open_reader
 from gliomoe.data_shards.storage.store import absolute_place, open_source
 from gliomoe.models.encoders.encoder import Encoder
 from gliomoe.models.model import Model
+from gliomoe.models.moe.statistics import mixtures
 from gliomoe.models.registry import create_model
 from gliomoe.pretrain.checkpoints import store as checkpoints
 from gliomoe.pretrain.checkpoints.files import check_room, expected_bytes
@@ -174,11 +175,34 @@ def build(config: PretrainConfig) -> tuple[Model, Objective]:
 
     Raises:
         ModelError: If the model or one of its settings is unknown.
-        UsageError: If the objective is unknown, or the views do not fit the patches.
+        UsageError: If the objective is unknown, the views do not fit the patches, or the experts
+            cannot be shared out.
     """
     model = create_model(config.model.name, (), **config.model.overrides)
+    check_experts(model, config)
     encoder = prepare_encoder(model.encoder, config)
     return model, create_objective(encoder, config)
+
+
+def check_experts(model: Model, config: PretrainConfig) -> None:
+    """Refuse to share out experts that are not there or do not divide.
+
+    Raises:
+        UsageError: If so.
+    """
+    shared, layers = config.engine.expert_parallel, mixtures(model)
+    if shared > 1 and not layers:
+        raise UsageError(
+            f"engine.expert_parallel ({shared}) needs mixtures of experts, and "
+            f"{config.model.name} has none here; leave it at 1"
+        )
+    for layer in layers.values():
+        experts = len(layer.router.weight)
+        if experts % shared:
+            raise UsageError(
+                f"engine.expert_parallel ({shared}) must divide the experts of a mixture "
+                f"({experts}); change it or model.experts"
+            )
 
 
 def prepare_encoder(encoder: Encoder, config: PretrainConfig) -> Encoder:

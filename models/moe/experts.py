@@ -4,6 +4,8 @@ Notable: where the hardware has grouped matrix products (bfloat16 on compute cap
 up), all experts take two of them; anywhere else `looped_experts` takes one expert after the other.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -12,7 +14,14 @@ from gliomoe.models.moe.looped import looped_experts
 
 
 class Experts(nn.Module):
-    """E SwiGLU layers of one shape (MAGPIE, FFN_e of eq. 4)."""
+    """E SwiGLU layers of one shape (MAGPIE, FFN_e of eq. 4).
+
+    Attributes:
+        exchange: Where processes share the experts out: takes the experts at home as a function,
+            then the arguments of `forward`, and has each row worked on where its expert is.
+    """
+
+    exchange: Callable[..., Tensor] | None = None
 
     def __init__(self, experts: int, width: int, hidden: int):
         super().__init__()
@@ -32,6 +41,12 @@ class Experts(nn.Module):
         Returns:
             [M, C] in the type of the arithmetic.
         """
+        if self.exchange is None:
+            return self._compute(x, counts, weight)
+        return self.exchange(self._compute, x, counts, weight)
+
+    def _compute(self, x: Tensor, counts: Tensor, weight: Tensor) -> Tensor:
+        """The experts that are here, on their own tokens; as `forward`."""
         if torch.is_autocast_enabled(x.device.type):
             dtype = torch.get_autocast_dtype(x.device.type)
         else:

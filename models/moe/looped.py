@@ -103,7 +103,8 @@ def _groups(counts: Tensor) -> Iterator[tuple[int, slice]]:
 def _(
     x: Tensor, counts: Tensor, weight: Tensor, gate_up: Tensor, down: Tensor
 ) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(x), x.new_empty(len(x), gate_up.shape[1])
+    # Not `len`, which would bind a compiled graph to this number of rows.
+    return torch.empty_like(x), x.new_empty(x.shape[0], gate_up.shape[1])
 
 
 @torch.library.register_fake("gliomoe::looped_experts_backward")

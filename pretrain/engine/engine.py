@@ -7,20 +7,30 @@ Notable facts:
 - A loss that is not finite is made NaN in every gradient. The gradients' reduction carries that to
   all ranks, where the norm then is not finite and the step is skipped alike, without a message of
   its own.
+- `bf16` keeps weights in bf16 and computes as `autocast` does, so that routers, norms and losses
+  are in fp32 there too; the optimizer steps on fp32 copies, which are what `weights` gives.
+- Without ZeRO the gradient is clipped here, by the norm that is reported: DeepSpeed would take the
+  norm a second time.
 - DeepSpeed reads its checkpoints with pickle: `load` is for a run's own folder only.
 """
 
+import io
 import logging
 import math
 import os
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
+from gliomoe.data_shards.errors import UsageError
+from gliomoe.models.recompute import Recomputable, set_recompute
 from gliomoe.pretrain.config import PretrainConfig
 from gliomoe.pretrain.engine import distributed
+from gliomoe.pretrain.engine.expert_parallel import SharedExperts, initialize
 from gliomoe.pretrain.engine.universal import load_untrained
 from gliomoe.pretrain.engine.writing import recorded_writes
 from gliomoe.pretrain.objectives.objective import Objective
@@ -53,19 +63,34 @@ class Engine:
         deepspeed = _import_deepspeed(device)
         self.device = device
         self.module = module
-        optim = config.optim
-        optimizer = torch.optim.AdamW(
-            parameter_groups(module, optim.weight_decay), lr=optim.lr, betas=optim.betas
-        )
+        self.precision = precision
+        self._clip = config.optim.clip
+        set_recompute(module.encoder, config.engine.recompute)
+        if precision == "bf16" and device.type == "cpu":
+            _cast_for_norms(module)
+        if config.engine.compile:
+            compile_blocks(module.encoder, config.engine.compile, device)
+        module.to(device)
+        shared = config.engine.expert_parallel
+        self.experts = SharedExperts(module, shared) if shared > 1 else None
+        optim, groups = config.optim, parameter_groups(module, config.optim.weight_decay)
+        if self.experts is not None:
+            groups = self.experts.separate(groups)
+        optimizer = torch.optim.AdamW(groups, lr=optim.lr, betas=optim.betas)
         world = distributed.world()[1]
         settings = _settings(config, precision, config.micro_batch(world))
         settings["checkpoint"] = {"load_universal": converted}
-        self._engine = deepspeed.initialize(
-            model=module.to(device),
-            optimizer=optimizer,
-            config=settings,
-            dist_init_required=False,
-        )[0]
+        options = {
+            "model": module,
+            "optimizer": optimizer,
+            "config": settings,
+            "dist_init_required": False,
+        }
+        with redirect_stdout(io.StringIO()):  # its bf16 optimizer prints
+            if self.experts is None:
+                self._engine = deepspeed.initialize(**options)[0]
+            else:
+                self._engine = initialize(**options)
         for part in module.modules():
             if isinstance(part, RunningMean):
                 part.restore()
@@ -96,21 +121,36 @@ class Engine:
         """
         for group in self._engine.optimizer.param_groups:
             group["lr"] = lr
-        if self._engine.zero_optimization():
-            self._engine.step()
-            norm = float(self._engine.get_global_grad_norm())
-            return norm if self._engine.was_step_applied() and math.isfinite(norm) else None
-        gradients = [p.grad for p in self.module.parameters() if p.grad is not None]
-        norm = float(torch.nn.utils.get_total_norm(gradients))
-        if not math.isfinite(norm):
+        if not self._engine.zero_optimization():
+            return self._step_without_zero()
+        self._engine.step()
+        norm = float(self._engine.get_global_grad_norm())
+        return norm if self._engine.was_step_applied() and math.isfinite(norm) else None
+
+    def _step_without_zero(self) -> float | None:
+        """As `step`, with one norm for the report and for clipping."""
+        trained = {n: p for n, p in self.module.named_parameters() if p.grad is not None}
+        gradients = {name: p.grad for name, p in trained.items() if p.grad is not None}
+        shared = self.experts
+        norm = shared.norm(gradients) if shared else get_total_norm(gradients.values())
+        if not torch.isfinite(norm):
             self._engine.zero_grad()
             return None
+        clip_grads_with_norm_(trained.values(), self._clip, norm)
         self._engine.step()
-        return norm
+        return float(norm)
 
     def weights(self) -> dict[str, Tensor]:
-        """All weights and buffers by name, on CPU; every rank calls it."""
+        """All weights and buffers by name, on CPU, in fp32; every rank calls it."""
         found = self.module.state_dict()
+        if self.precision == "bf16":
+            from deepspeed.utils import safe_get_full_fp32_param
+
+            for name, parameter in self.module.named_parameters():
+                full = safe_get_full_fp32_param(parameter) if parameter.requires_grad else parameter
+                found[name] = full.detach().float()
+        if self.experts is not None:
+            found = self.experts.whole(found)
         return {name: value.cpu().contiguous() for name, value in found.items()}
 
     def save(self, folder: Path) -> list[Path]:
@@ -128,6 +168,9 @@ class Engine:
         with recorded_writes(self._engine) as (write, written):
             write(generators, str(folder / self.TAG / _generators(distributed.world()[0])))
             self._engine.save_checkpoint(str(folder), tag=self.TAG, save_latest=False)
+            if self.experts is not None and self.experts.writes:
+                # DeepSpeed writes the weights of the first rank alone.
+                write(self.experts.state(), str(folder / self.TAG / self.experts.file))
         return written
 
     def load(self, folder: Path, converted: Path | None = None) -> None:
@@ -137,11 +180,15 @@ class Engine:
             folder: Where `save` wrote.
             converted: The same converted to this number of processes and stage of ZeRO.
         """
-        path, _ = self._engine.load_checkpoint(str(converted or folder), tag=self.TAG)
+        with redirect_stdout(io.StringIO()):
+            path, _ = self._engine.load_checkpoint(str(converted or folder), tag=self.TAG)
         if path is None:
             raise RuntimeError(f"{folder}: DeepSpeed found no checkpoint")
         if converted:
             load_untrained(self.module, Path(path))
+        if self.experts is not None:
+            file = folder / self.TAG / self.experts.file
+            self.experts.load_state(torch.load(file, weights_only=True))
         # A rank beyond those that wrote takes the generators of one of them.
         written = len(list((folder / self.TAG).glob(_generators("*"))))
         own = folder / self.TAG / _generators(distributed.world()[0] % written)
@@ -152,7 +199,7 @@ class Engine:
 
 
 def resolve_precision(wanted: str, device: torch.device) -> str:
-    """`fp32` or `autocast`.
+    """`fp32`, `autocast` or `bf16`.
 
     `auto` takes autocast on GPUs that have bf16. On CPU it takes fp32 even where there are bf16
     instructions: the forward pass gains from them what the backward pass loses.
@@ -167,8 +214,12 @@ def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, A
     """Matrices, which decay, and vectors (biases, norms), which do not."""
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
     return [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+        {
+            "name": "matrices",
+            "params": [p for p in trained if p.ndim > 1],
+            "weight_decay": weight_decay,
+        },
+        {"name": "vectors", "params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
     ]
 
 
@@ -177,17 +228,53 @@ def _generators(rank: int | str) -> str:
     return f"generators_{rank}.pt"
 
 
+def compile_blocks(encoder: nn.Module, backend: str, device: torch.device) -> None:
+    """Compile the blocks of an encoder in place, each for any number of tokens.
+
+    Block by block: equal ones share a graph, so that a deep encoder takes no longer than a flat
+    one. Weights keep their names.
+
+    Raises:
+        UsageError: If the backend is unknown or cannot compile on this machine.
+    """
+    try:
+        torch.compile(torch.neg, backend=backend)(torch.ones(2, device=device))
+    except Exception as error:  # each backend has its own
+        reason = str(error).strip().splitlines()[0]
+        raise UsageError(
+            f"engine.compile {backend} does not work here: {reason}; "
+            "inductor needs a C++ compiler; leave engine.compile empty to run without"
+        ) from error
+    for part in encoder.modules():
+        if isinstance(part, Recomputable):
+            part.compile(backend=backend, dynamic=True)
+
+
+def _cast_for_norms(module: nn.Module) -> None:
+    """Give norms tokens in the type of their weights, which autocast does on GPUs alone."""
+
+    def cast(part: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return tuple(x.to(next(part.parameters()).dtype) for x in given)
+
+    for part in module.modules():
+        if isinstance(part, nn.LayerNorm | nn.GroupNorm | nn.InstanceNorm3d):
+            part.register_forward_pre_hook(cast)
+
+
 def _settings(config: PretrainConfig, precision: str, micro: int) -> dict[str, Any]:
     """DeepSpeed's configuration."""
+    bf16 = precision == "bf16"
     return {
         "train_micro_batch_size_per_gpu": micro,
         "gradient_accumulation_steps": config.engine.accumulation,
-        "gradient_clipping": config.optim.clip,
+        "gradient_clipping": config.optim.clip if config.engine.zero_stage else 0.0,
         "zero_optimization": {"stage": config.engine.zero_stage},
+        "bf16": {"enabled": bf16},
+        "data_types": {"grad_accum_dtype": "fp32"},
         "zero_allow_untested_optimizer": True,
         # Gradients stay in the weights' own type: no module is "safe" to send in bf16.
         "torch_autocast": {
-            "enabled": precision == "autocast",
+            "enabled": bf16 or precision == "autocast",
             "dtype": "bfloat16",
             "lower_precision_safe_modules": [],
         },
