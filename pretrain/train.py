@@ -21,14 +21,20 @@ from gliomoe.pretrain.engine import distributed
 from gliomoe.pretrain.faults.signals import StopFlag, stop_flag
 from gliomoe.pretrain.objectives import create_objective
 from gliomoe.pretrain.objectives.objective import Objective
+from gliomoe.pretrain.planning.work import Work
 from gliomoe.pretrain.samples.loading import Placement, load_parts
 from gliomoe.pretrain.samples.views import StudyViews
 
 logger = logging.getLogger(__name__)
 
 
-def pretrain(config: PretrainConfig) -> bool:
+def pretrain(config: PretrainConfig, check_first: bool = False, work: Work | None = None) -> bool:
     """Pretrain, or continue the run in `run.out`.
+
+    Args:
+        config: The run.
+        check_first: Check machines, network, folder and data before the first step.
+        work: From `count_work`, for the estimates of these checks.
 
     Returns:
         True if the run is finished, False if a signal interrupted it and it can be continued.
@@ -42,10 +48,13 @@ def pretrain(config: PretrainConfig) -> bool:
         logger.info("%s: finished at step %d, nothing to do", config.run.out, done.step)
         return True
     from gliomoe.pretrain.engine import engine  # here, since it starts DeepSpeed
+    from gliomoe.pretrain.planning.preflight.check import preflight
 
     with stop_flag() as stop:
         device = engine.start_processes(config.engine)
         with exact_arithmetic(device):
+            if check_first:
+                preflight(config, device, describe_data(config)["studies"], work)
             return _pretrain(config, device, stop)
 
 

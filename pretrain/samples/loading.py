@@ -18,7 +18,8 @@ from gliomoe.data_shards.errors import DataError, UsageError
 from gliomoe.pretrain.faults.signals import SIGNALS
 from gliomoe.pretrain.samples.views import PairBatch, ViewPair, collate_pairs
 
-_PREFETCH = 4
+PREFETCH = 4
+"""Parts that a reading process prepares ahead."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,7 @@ def load_parts(
         collate_fn=collate_pairs,
         num_workers=workers,
         pin_memory=pin,
-        prefetch_factor=_PREFETCH if workers else None,
+        prefetch_factor=PREFETCH if workers else None,
         timeout=timeout if workers else 0,
         multiprocessing_context="forkserver" if workers and not samples.forkable else None,
         worker_init_fn=_ignore_signals,
