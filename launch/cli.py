@@ -30,6 +30,7 @@ COMMANDS = {
     "shards inspect": "show what a shard set or one of its studies holds",
     "pretrain": "pretrain an encoder on unlabelled shards",
     "pretrain status": "show how a pretraining run stands",
+    "pretrain plan": "predict hours and memory of a pretraining on a number of GPUs",
     "export": "turn a pretraining run into a checkpoint folder to publish",
     "pull": "fetch a published checkpoint, checked by sha256",
     "finetune": "adapt a checkpoint, or train from scratch, on a few labelled cases",

@@ -55,6 +55,11 @@ def claim(
                 f"{out}: holds another run, which differs in {', '.join(other[:5])}; "
                 "choose another folder or repeat its options"
             )
+        if data and found["data"] and found["data"]["fingerprint"] != data["fingerprint"]:
+            raise UsageError(
+                f"{out}: the shards changed since this run began; "
+                "bring them back or choose another folder"
+            )
         return True
     if out.is_dir() and any(entry.name not in beside for entry in out.iterdir()):
         raise UsageError(f"{out}: not empty and not a run; choose another folder")

@@ -3,7 +3,7 @@
 import logging
 import math
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
@@ -34,6 +34,8 @@ from gliomoe.pretrain.monitoring.probe import Probe, ProbeSet
 from gliomoe.pretrain.monitoring.sinks import require_packages
 from gliomoe.pretrain.objectives import create_objective
 from gliomoe.pretrain.objectives.objective import Objective
+from gliomoe.pretrain.planning.preflight.check import preflight
+from gliomoe.pretrain.planning.work import Work
 from gliomoe.pretrain.samples.loading import GIVE_UP, Parts, Placement, load_parts
 from gliomoe.pretrain.samples.views import StudyViews
 from gliomoe.pretrain.sections import RunConfig
@@ -41,13 +43,21 @@ from gliomoe.pretrain.sections import RunConfig
 logger = logging.getLogger(__name__)
 
 
-def pretrain(config: PretrainConfig, leave: Callable[[int], int] = int) -> bool:
+def pretrain(
+    config: PretrainConfig,
+    leave: Callable[[int], int] = int,
+    *,
+    check_first: bool = False,
+    work: Work | None = None,
+) -> bool:
     """Pretrain, or continue the run in `run.out`.
 
     Args:
         config: The run.
         leave: Told the exit code if this process has to be ended without returning, since another
             is lost; the exit code of the process.
+        check_first: Check machines, network, folder and data before the first step.
+        work: From `count_work`, for the estimates of these checks.
 
     Returns:
         True if the run is finished, False if a signal interrupted it and it can be continued.
@@ -63,11 +73,17 @@ def pretrain(config: PretrainConfig, leave: Callable[[int], int] = int) -> bool:
     with deadly():
         device, store = start_processes(config.engine)
     progress = Progress()
-    with stop_flag() as stop, exact_arithmetic(device):
-        if store is None:
-            return _pretrain(config, device, stop, progress)
-        with Watch(store, progress, limits(config), config.health.silence, leave):
-            return _pretrain(config, device, stop, progress)
+    with stop_flag() as stop, exact_arithmetic(device), ExitStack() as watched:
+        if store is not None:
+            watch = Watch(store, progress, limits(config), config.health.silence, leave)
+            watched.enter_context(watch)
+        found = distributed.first_decides(lambda: checkpoints.newest(config.run.out))
+        if found and found.step >= config.run.steps:
+            logger.info("%s: finished at step %d, nothing to do", config.run.out, found.step)
+            return True
+        if check_first:
+            preflight(config, device, describe_data(config)["studies"], work)
+        return _pretrain(config, device, found, stop, progress)
 
 
 def limits(config: PretrainConfig) -> dict[Phase, float]:
@@ -104,17 +120,17 @@ def exact_arithmetic(device: torch.device) -> Iterator[None]:
 
 
 def _pretrain(
-    config: PretrainConfig, device: torch.device, stop: StopFlag, progress: Progress
+    config: PretrainConfig,
+    device: torch.device,
+    found: Checkpoint | None,
+    stop: StopFlag,
+    progress: Progress,
 ) -> bool:
     """The run inside its processes."""
     from gliomoe.pretrain.engine.engine import Engine, resolve_precision
     from gliomoe.pretrain.loop import train
     from gliomoe.pretrain.step import Training
 
-    found = distributed.first_decides(lambda: checkpoints.newest(config.run.out))
-    if found and found.step >= config.run.steps:
-        logger.info("%s: finished at step %d, nothing to do", config.run.out, found.step)
-        return True
     judged = found.manifest if found else {}
     rank, world = distributed.world()
     placement = Placement(config.optim.batch, config.engine.accumulation, rank, world)

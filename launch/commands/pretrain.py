@@ -5,11 +5,15 @@ import logging
 import os
 from dataclasses import dataclass, fields
 
-from gliomoe.data_shards.errors import UsageError
+from gliomoe.data_shards.errors import DataError, UsageError
 from gliomoe.launch.exit_codes import INTERRUPTED
 from gliomoe.launch.options import to_table
-from gliomoe.launch.runs import claim
+from gliomoe.launch.runs import RECORD, claim, release
+from gliomoe.models.errors import ModelError
 from gliomoe.pretrain.config import PretrainConfig
+from gliomoe.pretrain.planning.work import Work
+
+logger = logging.getLogger(__name__)
 
 PRESETS = "gliomoe.pretrain"
 EXAMPLE = "gliomoe pretrain gliomoe_tiny --data.train shards --run.out runs/tiny"
@@ -82,12 +86,31 @@ def run(options: Options) -> int:
             ProbeSet.open(config)
         if options.dry_run:
             return show_plan(config, data["studies"], options.json)
-        claim(config.run.out, "pretrain", to_table(config), _FREE, data=data)
+        continued = claim(config.run.out, "pretrain", to_table(config), _FREE, data=data)
     elif options.dry_run:
         return 0
     else:
         logging.getLogger().setLevel(logging.WARNING)
-    return 0 if pretrain(config, leave) else INTERRUPTED
+    work = estimate(config) if options.preflight else None
+    try:
+        done = pretrain(config, leave, check_first=options.preflight, work=work)
+    except (UsageError, DataError):
+        if first and not continued and os.listdir(config.run.out) == [RECORD]:
+            release(config.run.out)  # not begun: another configuration may have the folder
+        raise
+    return 0 if done else INTERRUPTED
+
+
+def estimate(config: PretrainConfig) -> Work | None:
+    """The counted work of a step; None, with a warning, if it cannot be counted."""
+    from gliomoe.pretrain.planning.machines import find_machines
+    from gliomoe.pretrain.planning.work import count_work
+
+    try:
+        return count_work(config, find_machines(config).precision)
+    except ModelError as error:
+        logger.warning("memory and time are not estimated: %s", error)
+        return None
 
 
 def show_plan(config: PretrainConfig, data_studies: int, as_json: bool) -> int:

@@ -10,7 +10,9 @@ from gliomoe.pretrain.planning.measured import measured_run, read_measured, read
 from gliomoe.pretrain.planning.work import Work
 
 ASSUMED_MFU = (0.05, 0.25)
-"""Part of a GPU's peak that is assumed where nothing was measured, an assumption and no result."""
+"""Parts of a GPU's peak that are assumed where nothing was measured: no result."""
+ASSUMED_OVERHEAD = (0.02, 0.1)
+"""Seconds of a step that no batch shortens (launching kernels, optimizer), assumed likewise."""
 
 
 def expected_speeds(
@@ -20,6 +22,7 @@ def expected_speeds(
     measured: Path | None = None,
     reading: Path | None = None,
     mfu: tuple[float, float] = ASSUMED_MFU,
+    overhead: tuple[float, float] = ASSUMED_OVERHEAD,
 ) -> tuple[Sequence[Speed], str]:
     """Speeds of a process, and where they come from.
 
@@ -30,6 +33,7 @@ def expected_speeds(
         measured: Run or file with step times.
         reading: Result of `tests/benchmarks/loader.py`.
         mfu: Parts of the GPU's peak to assume where nothing was measured, from and to.
+        overhead: Seconds of every step to assume there, from and to.
 
     Returns:
         None, one or two speeds.
@@ -46,5 +50,8 @@ def expected_speeds(
     known = find_gpu(gpu) if gpu else None
     if known is None:
         return [], "nothing measured"
-    speeds = [Speed(part * known.peak_tflops * 1e12, 0.0, studies_per_s) for part in mfu]
-    return speeds, f"assumed: {mfu[0]:.2%} to {mfu[1]:.2%} of the peak, not measured"
+    speeds = [
+        Speed(part * known.peak_tflops * 1e12, seconds, studies_per_s)
+        for part, seconds in zip(mfu, reversed(overhead), strict=True)
+    ]
+    return speeds, f"assumed, not measured: {100 * mfu[0]:g} to {100 * mfu[1]:g} % of the peak"

@@ -23,7 +23,8 @@ from gliomoe.pretrain.samples.views import PairBatch, ViewPair, collate_pairs
 
 GIVE_UP = 5.0
 """Seconds that torch's loader waits for each reader to end."""
-_PREFETCH = 4
+PREFETCH = 4
+"""Parts that a reading process prepares ahead."""
 _PR_SET_PDEATHSIG = 1
 
 
@@ -136,7 +137,7 @@ def load_parts(
         collate_fn=collate_pairs,
         num_workers=workers,
         pin_memory=pin,
-        prefetch_factor=_PREFETCH if workers else None,
+        prefetch_factor=PREFETCH if workers else None,
         timeout=timeout if workers else 0,
         multiprocessing_context="forkserver" if workers and not samples.forkable else None,
         worker_init_fn=_follow,

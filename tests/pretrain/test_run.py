@@ -211,7 +211,7 @@ def test_the_folder_of_another_run_is_refused(config, capsys):
 
 
 def test_run_json_records_the_data(config, monkeypatch):
-    monkeypatch.setattr("gliomoe.pretrain.train.pretrain", lambda *args: True)
+    monkeypatch.setattr("gliomoe.pretrain.train.pretrain", lambda *args, **more: True)
     assert main(command(config)) == 0
     (folder,) = config.data.train
     assert json.loads((config.run.out / "run.json").read_text())["data"] == {
