@@ -1,6 +1,7 @@
 """One optimizer step, from the parts of its batch to what happened."""
 
 import logging
+import math
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -55,16 +56,13 @@ def train_step(training: Training, step: int) -> tuple[StepReport, Views, tuple[
     config, engine = training.config, training.engine
     begun = time.perf_counter() - training.parts.waited
     outcomes: list[dict[str, torch.Tensor]] = []
-    spoiled: list[str] = []
-    keys: list[str] = []
+    keys: list[tuple[str, ...]] = []
     damaged: list[str] = []
     watch = Stopwatch(engine.device)
     for part in range(config.engine.accumulation):
-        last = part == config.engine.accumulation - 1
         pairs = training.parts.take()
         watch.mark("")
-        for message in pairs.damaged:
-            logger.warning("left out: %s", message)
+        keys.append(pairs.boxes.keys)
         damaged += pairs.damaged
         patch_size = engine.module.encoder.patch_size
         views = make_views(pairs.to(engine.device), config.views.size, patch_size, config.mask)
@@ -72,13 +70,10 @@ def train_step(training: Training, step: int) -> tuple[StepReport, Views, tuple[
         outcome = engine.forward(views)
         watch.mark("forward")
         outcomes.append({name: value.detach().float() for name, value in outcome.items()})
-        loss = outcome["loss"]
-        if not torch.isfinite(loss):
-            spoiled += pairs.boxes.keys
-        keys += pairs.boxes.keys
+        loss, last = outcome["loss"], part == config.engine.accumulation - 1
         if last:
             mean = _mean(outcomes)
-            spike = training.health.spikes(float(mean["loss"]))
+            spike = training.health.spikes(mean["loss"])
             if spike:
                 loss = loss * torch.nan  # spoils the gradients of all parts, on all ranks
         engine.backward(loss, last)
@@ -88,10 +83,8 @@ def train_step(training: Training, step: int) -> tuple[StepReport, Views, tuple[
     watch.mark("optimizer")
     distributed.share_statistics(engine.module)
     use = mean.pop("expert_use", None)
-    if config.model.overrides.get("router_bias") and use is not None and norm is not None:
-        update_bias(engine.module.encoder, use, config.optim.bias_rate)
     if norm is not None:
-        engine.module.after_step(step)
+        _follow(training, step, use)
     report = StepReport(
         step=step,
         losses={name: float(value) for name, value in mean.items()},
@@ -104,10 +97,16 @@ def train_step(training: Training, step: int) -> tuple[StepReport, Views, tuple[
         expert_use=[] if use is None else use.tolist(),
         parts=watch.seconds(),
     )
-    if norm is not None:
-        return report, views, ()
-    own = float(sum(outcome["loss"] for outcome in outcomes))
-    return report, views, _suspects(spoiled, keys, own if spike else None)
+    suspects = () if norm is not None else _suspects(outcomes, keys, spike)
+    return report, views, suspects
+
+
+def _follow(training: Training, step: int, use: torch.Tensor | None) -> None:
+    """What follows a change of the weights: biases of the routers, teachers."""
+    engine, config = training.engine, training.config
+    if config.model.overrides.get("router_bias") and use is not None:
+        update_bias(engine.module.encoder, use, config.optim.bias_rate)
+    engine.module.after_step(step)
 
 
 def _mean(outcomes: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
@@ -119,26 +118,34 @@ def _mean(outcomes: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
 
 
 def _left_out(damaged: list[str], device: torch.device) -> tuple[str, ...]:
-    """Messages about damaged studies, of all ranks."""
+    """Messages about damaged studies, of all ranks; each rank says its own."""
+    for message in damaged:
+        logger.warning("left out: %s", message)
     if not distributed.total(len(damaged), device):
         return ()
     return tuple(message for found in distributed.gather_objects(damaged) for message in found)
 
 
-def _suspects(spoiled: list[str], keys: list[str], spike: float | None) -> tuple[str, ...]:
+def _suspects(
+    outcomes: list[dict[str, torch.Tensor]], keys: list[tuple[str, ...]], spike: bool
+) -> tuple[str, ...]:
     """The studies to look at after a step that was skipped, the same on every rank.
 
     Args:
-        spoiled: This rank's studies of parts whose loss was not finite.
-        keys: All studies of this rank.
-        spike: This rank's loss, if the loss of all ranks was too high.
+        outcomes: What this rank's parts gave.
+        keys: The studies of each part.
+        spike: Whether the step was skipped for the loss of all ranks.
 
     Returns:
         After a spike, studies of the rank with the highest loss; else those of parts without a
         finite loss; all of the step if only the gradients were not finite.
     """
-    ranks = distributed.gather_objects((spoiled, keys, spike))
-    if spike is not None:
-        return tuple(max(ranks, key=lambda rank: rank[2])[1])
-    named = [key for found, _, _ in ranks for key in found]
-    return tuple(named or [key for _, found, _ in ranks for key in found])
+    losses = [float(outcome["loss"]) for outcome in outcomes]
+    ranks = distributed.gather_objects((losses, keys))
+    if spike:
+        chosen = max(ranks, key=lambda rank: sum(rank[0]))[1]
+    else:
+        parts = [part for losses, keys in ranks for part in zip(losses, keys, strict=True)]
+        spoiled = [keys for loss, keys in parts if not math.isfinite(loss)]
+        chosen = spoiled or [keys for _, keys in parts]
+    return tuple(key for part in chosen for key in part)

@@ -104,8 +104,8 @@ class Engine:
 
         A loss that is not finite spoils the gradients of the whole step, on all ranks.
         """
-        if not torch.isfinite(loss):
-            loss = loss * torch.nan
+        # Without an `if`, for which a GPU would have to be waited for.
+        loss = loss * torch.where(torch.isfinite(loss.detach()), 1.0, torch.nan)
         self._engine.set_gradient_accumulation_boundary(last)
         self._engine.backward(loss)
 

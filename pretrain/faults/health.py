@@ -6,6 +6,8 @@ import statistics
 from collections import deque
 from typing import Any
 
+from torch import Tensor
+
 from gliomoe.data_shards.errors import DataError
 from gliomoe.pretrain.monitoring.monitor import StepReport
 from gliomoe.pretrain.sections import HealthConfig
@@ -37,14 +39,14 @@ class Health:
         """What a run that is continued needs to judge as this one would."""
         return {"losses": list(self._losses), "bad": self._bad}
 
-    def spikes(self, loss: float) -> bool:
+    def spikes(self, loss: float | Tensor) -> bool:
         """Whether a loss is far above those of the last good steps, once there are enough.
 
         The limit is the median plus `spike` times the median absolute deviation (scaled to a
         standard deviation), neither of which a few wild losses move.
         """
         full = len(self._losses) == self.config.spike_window
-        return bool(self.config.spike) and full and loss > self._limit()
+        return bool(self.config.spike) and full and float(loss) > self._limit()
 
     def judge(self, report: StepReport, keys: tuple[str, ...]) -> None:
         """Count skipped steps in a row.

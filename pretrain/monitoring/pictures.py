@@ -73,6 +73,7 @@ def first_study(views: Views) -> Views:
         complete=only(views.complete),
         mask=replace(mask, keep=mask.keep[:1], predict=mask.predict[:1], masked=mask.masked[:1]),
         subject=views.subject[:1],
+        turns=views.turns[:1],
     )
 
 
