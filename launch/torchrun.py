@@ -51,10 +51,10 @@ class Agent:
             codes.append(INTERRUPTED if self.interrupted else 1)
         return worst(codes)
 
-    def hand_on_signals(self) -> None:
+    def hand_on_signals(self, asking: set[signal.Signals]) -> None:
         """Wait for signals for ever; every other thread has them blocked."""
         while True:
-            number = signal.sigwait(heeded())
+            number = signal.sigwait(asking)
             processes = psutil.Process().children()
             if not self.interrupted:
                 self.interrupted = True
@@ -90,13 +90,13 @@ class Agent:
 
 def main() -> int:
     """Run `torchrun` with the arguments of this process; the worst exit code of its processes."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, heeded())
-    args = sys.argv[1:]
+    args, asking = sys.argv[1:], heeded()
+    signal.pthread_sigmask(signal.SIG_BLOCK, asking)
     with tempfile.TemporaryDirectory() as folder:
         os.environ |= {EXIT_CODES: folder, AGENT: str(os.getpid())}
         grace = float(os.environ.get("GLIOMOE_GRACE", "600"))
         agent = Agent(int(args[args.index("--nproc-per-node") + 1]), Path(folder), grace)
-        threading.Thread(target=agent.hand_on_signals, daemon=True).start()
+        threading.Thread(target=agent.hand_on_signals, args=(asking,), daemon=True).start()
         if os.environ.pop(OBEY_STDIN, None):
             threading.Thread(target=agent.obey_stdin, daemon=True).start()
         _run(args, Path(folder))
@@ -121,14 +121,17 @@ def _run(args: list[str], folder: Path) -> None:
 
     # What it logs is said below in a line, or by the process that failed.
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
-    parsed = torchrun.parse_args(args)
+    # Of signals it gets one that is blocked: it would listen even to those of `nohup`.
+    parsed = torchrun.parse_args(["--signals-to-handle", "SIGTERM", *args])
     try:
         _prepare(parsed)
         torchrun.run(parsed)
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
         if not (folder / str(rank)).is_file():
-            print(f"torchrun: rank {rank}: {failure.message}", file=sys.stderr)
+            killed = failure.exitcode < 0
+            why = failure.message if killed else f"ended with exit code {failure.exitcode}"
+            print(f"torchrun: rank {rank}: {why}", file=sys.stderr)
     except (dist.DistError, OSError) as error:
         why = str(error).splitlines()[0]
         print(
