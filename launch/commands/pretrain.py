@@ -80,7 +80,7 @@ def run(options: Options) -> int:
         return 0
     else:
         logging.getLogger().setLevel(logging.WARNING)
-    work = estimate(config) if options.preflight else None
+    work = estimate(config) if options.preflight and first else None
     try:
         return 0 if pretrain(config, options.preflight, work) else INTERRUPTED
     except (UsageError, DataError):
