@@ -91,7 +91,7 @@ def run(options: Options) -> int:
         return 0
     else:
         logging.getLogger().setLevel(logging.WARNING)
-    work = estimate(config) if options.preflight else None
+    work = estimate(config) if options.preflight and first else None
     try:
         done = pretrain(config, leave, check_first=options.preflight, work=work)
     except (UsageError, DataError):
