@@ -60,7 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(
         level=logging.DEBUG if debug else logging.INFO, format="%(message)s", stream=sys.stderr
     )
-    for talkative in ("numexpr", "tensorboard"):  # one greets, one reports each file it reads
+    # They greet, report each file that they read, or tell of their fonts.
+    for talkative in ("numexpr", "tensorboard", "matplotlib"):
         logging.getLogger(talkative).setLevel(logging.WARNING)
     name = ""
     try:

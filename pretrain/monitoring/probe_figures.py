@@ -16,7 +16,7 @@ from torch import Tensor
 
 from gliomoe.pretrain.engine import distributed
 
-_STRENGTH = 1e-3
+_STRENGTH = 1e-4
 """Ridge penalty, relative to the mean variance of the features."""
 _THRESHOLDS = torch.linspace(0.05, 0.95, 19, dtype=torch.float64)
 

@@ -4,14 +4,15 @@ import logging
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 
 from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 logger = logging.getLogger(__name__)
 
-_FORMAT = "{desc} {n_fmt}/{total_fmt} |{bar:12}| {percentage:3.0f} %  {postfix}"
+_FORMAT = "{desc} {n_fmt}/{total_fmt} |{bar:12}| {percentage:3.0f} %{postfix}"
 
 
 class Progress:
@@ -35,6 +36,9 @@ class Progress:
             dynamic_ncols=True,
             disable=not self._terminal,
         )
+        self._messages = ExitStack()
+        if self._terminal:  # what is logged goes above the bar
+            self._messages.enter_context(logging_redirect_tqdm())
 
     def show(self, done: int, speed: float, wait: float, parts: Mapping[str, float | int]) -> None:
         """Show a step.
@@ -69,4 +73,5 @@ class Progress:
 
     def close(self) -> None:
         """Leave the bar as it is."""
+        self._messages.close()
         self._bar.close()

@@ -71,4 +71,6 @@ def full_views(studies: int, size: int, patch_size: int, mask: MaskConfig) -> Vi
     scores = torch.rand(tissue.shape, generator=torch.Generator().manual_seed(0))
     # Complete volumes of their own, as in training: a step holds both.
     complete = replace(batch, voxels=batch.voxels.clone())
-    return Views(batch, complete, apply_scores(tissue, scores, mask), torch.arange(studies))
+    masked = apply_scores(tissue, scores, mask)
+    # A study and its other view are 2B of the batch.
+    return Views(batch, complete, masked, torch.arange(studies), turns=(0,) * complete.studies)

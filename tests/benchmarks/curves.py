@@ -96,6 +96,9 @@ def verdicts(run: Path) -> dict[str, dict[str, Any]]:
     for name in ("tumour_dice", "tumour_auc"):
         first, last = probes[0][name], probes[-1][name]
         found[f"probe rises, {name}"] = {"first": first, "last": last, "holds": last > first}
+    names = [name for name in probes[0] if name.endswith("_auc") and name != "tumour_auc"]
+    first, last = (fmean(probe[name] for name in names) for probe in (probes[0], probes[-1]))
+    found["probe rises, marker_auc"] = {"first": first, "last": last, "holds": last > first}
     return found
 
 

@@ -1,6 +1,9 @@
 """The online probe: closed form against scikit-learn, and no trace of it in the training."""
 
 import json
+import pickle
+import subprocess
+import sys
 from dataclasses import replace
 from itertools import product
 
@@ -84,7 +87,7 @@ def test_ridge_is_that_of_scikit_learn():
     x, y = rng.standard_normal((60, 5)) + 3, rng.standard_normal(60)
     joint = torch.from_numpy(np.column_stack([x, np.ones(60), y]))
     layer = ridge(joint.T @ joint)
-    penalty = 1e-3 * x.var(0).mean() + 1e-12
+    penalty = 1e-4 * x.var(0).mean() + 1e-12
     wanted = Ridge(alpha=60 * penalty).fit(x, y)
     np.testing.assert_allclose(layer[:-1], wanted.coef_, rtol=1e-9)
     assert float(layer[-1]) == pytest.approx(wanted.intercept_)
@@ -107,7 +110,7 @@ def test_tumour_figures_equal_a_slow_reference():
         train = [study for study in studies if study.fold != fold]
         x = torch.cat([study.tokens for study in train]).double().numpy()
         y = torch.cat([study.tumour for study in train]).double().numpy()
-        model = Ridge(alpha=len(x) * (1e-3 * x.var(0).mean() + 1e-12)).fit(x, y)
+        model = Ridge(alpha=len(x) * (1e-4 * x.var(0).mean() + 1e-12)).fit(x, y)
 
         def dice(study, threshold, model=model):
             painted = model.predict(study.tokens.double().numpy()) > threshold
@@ -204,6 +207,48 @@ def test_the_first_row_is_of_random_weights_and_a_continued_run_repeats_the_rest
     fresh = build(probed)[1].encoder
     studies = ProbeSet.open(probed)
     assert rows[0] == {"steps": 0, **Probe(probed, studies, fresh, "fp32").run()}
+
+
+RANK = """
+import json, pickle, sys, torch
+import torch.distributed as dist
+from datetime import timedelta
+from gliomoe.pretrain.monitoring.probe import Probe, ProbeSet
+from gliomoe.pretrain.train import build
+
+with open(sys.argv[1], "rb") as file:
+    config = pickle.load(file)
+rank, store = int(sys.argv[3]), "file://" + sys.argv[2]
+dist.init_process_group("gloo", store, timedelta(seconds=100), rank=rank, world_size=2)
+torch.manual_seed(config.run.seed)
+encoder = build(config)[1].encoder
+print(json.dumps(Probe(config, ProbeSet.open(config), encoder, "fp32").run()))
+dist.destroy_process_group()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("together", [False, True])
+def test_two_ranks_find_what_one_finds(probed, tmp_path, together):
+    """Shared out, or, with experts on both, each doing all of it."""
+    if together:
+        probed = replace(probed, engine=replace(probed.engine, expert_parallel=2))
+    torch.manual_seed(probed.run.seed)
+    alone = Probe(probed, ProbeSet.open(probed), build(probed)[1].encoder, "fp32").run()
+    settings = tmp_path / "config.pickle"
+    settings.write_bytes(pickle.dumps(probed))
+    command = [sys.executable, "-c", RANK, str(settings), str(tmp_path / "store")]
+    ranks = [
+        subprocess.Popen([*command, str(rank)], stdout=subprocess.PIPE, text=True)
+        for rank in range(2)
+    ]
+    try:
+        said = [rank.communicate(timeout=120)[0] for rank in ranks]
+    finally:
+        for rank in ranks:
+            rank.kill()
+    for found in map(json.loads, said):
+        assert found == pytest.approx(alone, rel=1e-6)
 
 
 def test_a_set_that_does_not_fit_is_refused(config, probed, labelled, shards, tmp_path):
