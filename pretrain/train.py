@@ -27,7 +27,7 @@ from gliomoe.pretrain.faults.signals import StopFlag, deadly, stop_flag
 from gliomoe.pretrain.faults.watch import Watch
 from gliomoe.pretrain.objectives import create_objective
 from gliomoe.pretrain.objectives.objective import Objective
-from gliomoe.pretrain.samples.loading import GIVE_UP, Parts, Placement, load_parts
+from gliomoe.pretrain.samples.loading import Parts, Placement, load_parts
 from gliomoe.pretrain.samples.views import StudyViews
 
 logger = logging.getLogger(__name__)
@@ -66,8 +66,7 @@ def pretrain(config: PretrainConfig, leave: Callable[[int], int] = int) -> bool:
 
 def limits(config: PretrainConfig) -> dict[Phase, float]:
     """Phase of a process → seconds that it may last."""
-    # The loader tells more, if it can, but first gives every reader time to end.
-    reading = config.data.timeout + config.health.silence + GIVE_UP * config.data.workers
+    reading = config.data.timeout + config.health.silence  # the loader, if it can, tells more
     long = PATIENCE * config.engine.timeout
     return {
         "starting": long,
