@@ -61,7 +61,10 @@ def pretrain(config: PretrainConfig, leave: Callable[[int], int] = int) -> bool:
         if store is None:
             return _pretrain(config, device, stop, progress)
         with Watch(store, progress, limits(config), config.health.silence, leave):
-            return _pretrain(config, device, stop, progress)
+            try:
+                return _pretrain(config, device, stop, progress)
+            finally:
+                stop.defer()  # the others are told of an error, whatever signals it brings
 
 
 def limits(config: PretrainConfig) -> dict[Phase, float]:
