@@ -36,7 +36,7 @@ from gliomoe.pretrain.objectives import create_objective
 from gliomoe.pretrain.objectives.objective import Objective
 from gliomoe.pretrain.planning.preflight.check import preflight
 from gliomoe.pretrain.planning.work import Work
-from gliomoe.pretrain.samples.loading import GIVE_UP, Parts, Placement, load_parts
+from gliomoe.pretrain.samples.loading import Parts, Placement, load_parts
 from gliomoe.pretrain.samples.views import StudyViews
 from gliomoe.pretrain.sections import RunConfig
 
@@ -73,10 +73,12 @@ def pretrain(
     with deadly():
         device, store = start_processes(config.engine)
     progress = Progress()
-    with stop_flag() as stop, exact_arithmetic(device), ExitStack() as watched:
+    with stop_flag() as stop, exact_arithmetic(device), ExitStack() as ending:
         if store is not None:
             watch = Watch(store, progress, limits(config), config.health.silence, leave)
-            watched.enter_context(watch)
+            ending.enter_context(watch)
+            # The others are told of an error, whatever signals it brings.
+            ending.callback(stop.defer)
         found = distributed.first_decides(lambda: checkpoints.newest(config.run.out))
         if found and found.step >= config.run.steps:
             logger.info("%s: finished at step %d, nothing to do", config.run.out, found.step)
@@ -88,8 +90,7 @@ def pretrain(
 
 def limits(config: PretrainConfig) -> dict[Phase, float]:
     """Phase of a process → seconds that it may last."""
-    # The loader tells more, if it can, but first gives every reader time to end.
-    reading = config.data.timeout + config.health.silence + GIVE_UP * config.data.workers
+    reading = config.data.timeout + config.health.silence  # the loader, if it can, tells more
     long = PATIENCE * config.engine.timeout
     return {
         "starting": long,

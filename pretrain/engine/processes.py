@@ -8,6 +8,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed import distributed_c10d
 
+from gliomoe.data_shards.errors import UsageError
 from gliomoe.pretrain.sections import EngineConfig
 
 PATIENCE = 4
@@ -20,6 +21,9 @@ def start_processes(config: EngineConfig) -> tuple[torch.device, dist.Store | No
     Returns:
         This process's device, and what the processes share beside the process group, if there are
         several: its own connection to the store of the run.
+
+    Raises:
+        UsageError: If the processes do not find each other within `engine.timeout`.
     """
     local = int(os.environ.setdefault("LOCAL_RANK", "0"))
     device = torch.device("cuda", local) if torch.cuda.is_available() else torch.device("cpu")
@@ -27,19 +31,13 @@ def start_processes(config: EngineConfig) -> tuple[torch.device, dist.Store | No
         torch.cuda.set_device(device)
     if dist.is_initialized():
         return device, None
-    backend = "nccl" if device.type == "cuda" else "gloo"
     # The last fence: whoever hangs is found, and named, much sooner (`faults.watch`). DeepSpeed
     # makes groups of its own, for which it can only be set as the default.
     fence = timedelta(seconds=(PATIENCE + 1) * config.timeout)
     distributed_c10d.default_pg_timeout = distributed_c10d.default_pg_nccl_timeout = fence
-    if "MASTER_ADDR" in os.environ:
-        found = dist.rendezvous("env://", timeout=timedelta(seconds=config.timeout))
-        store, rank, world = next(found)
-    else:
-        os.environ.update(RANK="0", WORLD_SIZE="1")
-        store, rank, world = dist.HashStore(), 0, 1
+    store, rank, world = _meet(config.timeout)
     dist.init_process_group(
-        backend,
+        "nccl" if device.type == "cuda" else "gloo",
         timeout=fence,
         store=dist.PrefixStore("group", store),
         rank=rank,
@@ -48,3 +46,18 @@ def start_processes(config: EngineConfig) -> tuple[torch.device, dist.Store | No
     # Not before the process ends: DeepSpeed keeps groups in module globals.
     atexit.register(dist.destroy_process_group)
     return device, dist.PrefixStore("watch", store.clone()) if world > 1 else None
+
+
+def _meet(timeout: float) -> tuple[dist.Store, int, int]:
+    """The store that the processes share, this one's rank, and their number."""
+    if "MASTER_ADDR" not in os.environ:
+        os.environ.update(RANK="0", WORLD_SIZE="1")
+        return dist.HashStore(), 0, 1
+    try:
+        return next(dist.rendezvous("env://", timeout=timedelta(seconds=timeout)))
+    except dist.DistError as error:
+        place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        raise UsageError(
+            f"the {os.environ['WORLD_SIZE']} processes did not all meet at {place} "
+            f"({str(error).splitlines()[0]}); are all nodes started, is the port open?"
+        ) from error

@@ -216,6 +216,7 @@ class Watch:
         name = self._name(rank, sign.get("host", "an unknown host"))
         text = f"{name} {found}{where}; the same command continues"
         if self._claim(_Cause(text, 1, self._rank)):
+            self._done.set()
             logger.error("gliomoe pretrain: error: %s", text)
             time.sleep(_READ)
             self._end(1)

@@ -72,5 +72,4 @@ def full_views(studies: int, size: int, patch_size: int, mask: MaskConfig) -> Vi
     # Complete volumes of their own, as in training: a step holds both.
     complete = replace(batch, voxels=batch.voxels.clone())
     masked = apply_scores(tissue, scores, mask)
-    # A study and its other view are 2B of the batch.
-    return Views(batch, complete, masked, torch.arange(studies), turns=(0,) * complete.studies)
+    return Views(batch, complete, masked, torch.arange(studies), turns=(0,) * rows)

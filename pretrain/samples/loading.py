@@ -21,8 +21,6 @@ from gliomoe.pretrain.faults.progress import Progress
 from gliomoe.pretrain.faults.signals import SIGNALS
 from gliomoe.pretrain.samples.views import PairBatch, ViewPair, collate_pairs
 
-GIVE_UP = 5.0
-"""Seconds that torch's loader waits for each reader to end."""
 PREFETCH = 4
 """Parts that a reading process prepares ahead."""
 _PR_SET_PDEATHSIG = 1
@@ -100,6 +98,10 @@ class _Watched(Dataset[ViewPair]):
         self._at[at] = -1
         return sample
 
+    def reads(self, worker: int) -> bool:
+        """Whether a reader is in the middle of a study."""
+        return int(self._at[worker]) >= 0
+
     def doing(self, worker: int) -> str:
         """What a reader was at when it was last heard of."""
         number = int(self._at[worker])
@@ -144,6 +146,7 @@ def load_parts(
         generator=torch.Generator(),  # keeps the loader's own seed out of the global generator
     )
     iterator = iter(loader)
+    patient = True
     try:
         yield from iterator
     except (DataError, UsageError) as error:
@@ -152,18 +155,41 @@ def load_parts(
         text = str(error).strip().splitlines()[-1]
         raise kind(text.rsplit(f"{kind.__name__}: ", 1)[-1]) from error
     except RuntimeError as error:
+        patient = False
         if not isinstance(iterator, _MultiProcessingDataLoaderIter):
             raise
         raise _lost(iterator, dataset, error) from error
+    except KeyboardInterrupt:
+        patient = False
+        raise
     finally:
         if isinstance(iterator, _MultiProcessingDataLoaderIter):
-            # Now, not when the last traceback that refers to it is gone: the interpreter would
-            # wait for workers that do not listen to signals.
-            iterator._shutdown_workers()
-            for reader in iterator._workers:
-                if reader.is_alive():  # hangs, and does not listen to the request to end
-                    reader.kill()
-                    reader.join()
+            _end(iterator, dataset, patient)
+
+
+def _end(iterator: _MultiProcessingDataLoaderIter, dataset: _Watched, patient: bool) -> None:
+    """End the readers now, not when the last traceback that refers to them is gone.
+
+    The interpreter would wait for them, since they do not listen to signals.
+
+    Args:
+        iterator: The loader's.
+        dataset: What the readers read.
+        patient: Let them finish what they are at, for up to ten seconds each.
+    """
+    # Otherwise torch's handler takes the end of a reader for a fault.
+    handler = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    try:
+        for i, reader in enumerate(iterator._workers):
+            if not patient and dataset.reads(i):
+                reader.kill()
+        iterator._shutdown_workers()
+        for reader in iterator._workers:
+            if reader.is_alive():
+                reader.kill()
+                reader.join()
+    finally:
+        signal.signal(signal.SIGCHLD, handler)
 
 
 class Parts:

@@ -143,10 +143,8 @@ def watch(
                 time.sleep(max(1.0, steps / 4000))
                 done = steps_done(run)
                 bar.update(done - bar.n)
-                try:
+                if 0 < done < steps:  # neither starting nor ending
                     curve.append({"step": done, **memory_of(psutil.Process(child.pid))})
-                except psutil.NoSuchProcess:
-                    break
         if code := child.wait():
             raise SystemExit(f"the run ended with {code}; the same command continues")
     finally:

@@ -144,18 +144,15 @@ def watched(fault):
 
 
 def test_long_waits_are_no_hang():
-    assert watched("wait_long") == ([0, 0, 0], "")
+    codes, said = watched("wait_long")
+    assert codes == [0, 0, 0], said
+    assert not messages(said)
 
 
 @pytest.mark.parametrize(
     ("fault", "codes", "cause"),
     [
-        (
-            "freeze",
-            [1, None, 1],
-            r"rank 1 of 3 on \S+ is gone: .* for 3 s, the last while",
-        ),
-        ("hang", [1, 1, 1], r"rank 1 of 3 on \S+ hangs in .* for \d+ s while computing, step 2;"),
+        ("freeze", [1, None, 1], r"rank 1 of 3 on \S+ is gone: .* for 3 s, the last while"),
         (
             "lose_store",
             [-signal.SIGKILL, 1, 1],
@@ -166,5 +163,5 @@ def test_long_waits_are_no_hang():
 def test_a_process_or_the_first_node_is_lost(fault, codes, cause):
     found, said = watched(fault)
     assert found == codes, said
-    (message,) = said.splitlines()
+    (message,) = messages(said)  # torch adds warnings of its own
     assert re.search(cause, message)

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
 
@@ -39,17 +40,40 @@ def test_no_compiler_and_a_stale_lock(shards, tmp_path):
     assert sorted(cache.rglob("*")) == before
 
 
-def test_groups_that_deepspeed_makes_wait_no_longer_than_ours():
-    code = """
+def python(code, **env):
+    """What a fresh process prints."""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, **env},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    return done.stdout + done.stderr
+
+
+START = """
 import torch
 import torch.distributed as dist
 from gliomoe.pretrain.engine.processes import start_processes
 from gliomoe.pretrain.sections import EngineConfig
+"""
+
+
+def test_groups_that_deepspeed_makes_wait_no_longer_than_ours():
+    code = """
 start_processes(EngineConfig(timeout=20))
 for group in (dist.group.WORLD, dist.new_group([0])):
     print(group._get_backend(torch.device("cpu")).options._timeout.total_seconds())
 """
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=100, check=False
-    )
-    assert done.stdout.split() == ["100.0", "100.0"], done.stderr
+    assert python(START + code).split() == ["100.0", "100.0"]
+
+
+def test_processes_that_do_not_come_are_missed():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "RANK": "0", "WORLD_SIZE": "2"}
+    said = python(START + "start_processes(EngineConfig(timeout=2))", **place)
+    assert f"UsageError: the 2 processes did not all meet at 127.0.0.1:{port} (Timed out" in said

@@ -19,21 +19,20 @@ from gliomoe.pretrain.faults.watch import Watch
 from gliomoe.pretrain.sections import EngineConfig
 
 SILENCE = 3
-LIMITS = {"starting": 20, "waiting for data": math.inf, "computing": 4, "saving": 20}
+LIMITS = {"starting": 20, "waiting for data": math.inf, "computing": 3, "saving": 20}
 
 
 def wait_long(progress):
     """Longer than a step may last, but not than a checkpoint or data may."""
     for phase in ("saving", "waiting for data"):
         progress.at(phase)
-        time.sleep(LIMITS["computing"] + SILENCE)
+        time.sleep(LIMITS["computing"] + 2)
     progress.at("computing")
 
 
 FAULTS = {
     "wait_long": (1, wait_long),
     "freeze": (1, lambda progress: os.kill(os.getpid(), signal.SIGSTOP)),
-    "hang": (1, lambda progress: time.sleep(60)),
     "lose_store": (0, lambda progress: os.kill(os.getpid(), signal.SIGKILL)),
 }
 
