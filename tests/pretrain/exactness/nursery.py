@@ -5,9 +5,11 @@ number of the process that runs `gliomoe` with these arguments, on a full disk i
 `{"wait": number}` with its exit code, negative for a signal.
 """
 
+import ctypes
 import errno
 import json
 import os
+import signal
 import sys
 import zlib
 from pathlib import Path
@@ -22,6 +24,8 @@ from gliomoe.launch.commands import pretrain  # noqa: F401
 from gliomoe.pretrain import loop, train  # noqa: F401
 from gliomoe.pretrain.engine import writing
 from gliomoe.pretrain.engine.engine import Engine
+
+PR_SET_PDEATHSIG = 1  # linux/prctl.h: a signal for when the parent ends
 
 
 def note_buffers(log):
@@ -48,6 +52,7 @@ def fill_disk():
 def become(argv, env, log, full):
     """Run a command in this process."""
     os.setpgid(0, 0)
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(handle, 1)
     os.dup2(handle, 2)
