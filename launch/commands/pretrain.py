@@ -25,6 +25,7 @@ _FREE = (
     "run.keep_every",
     "health.bad_steps",
     "engine.timeout",
+    "engine.recompute",
     "monitor.log_every",
     "monitor.pictures_every",
     "monitor.wandb",
