@@ -240,7 +240,7 @@ def compile_blocks(encoder: nn.Module, backend: str, device: torch.device) -> No
     try:
         torch.compile(torch.neg, backend=backend)(torch.ones(2, device=device))
     except Exception as error:  # each backend has its own
-        reason = str(error).strip().splitlines()[0]
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise UsageError(
             f"engine.compile {backend} does not work here: {reason}; "
             "inductor needs a C++ compiler; leave engine.compile empty to run without"

@@ -159,8 +159,9 @@ class SharedExperts:
         return f"experts_{self.rank}_of_{self.size}.pt"
 
     def state(self) -> dict[str, Tensor]:
-        """This process's share, by name in the module."""
-        return {name: parameter.detach() for name, parameter in self.parameters().items()}
+        """A copy of this process's share, by name in the module."""
+        # Of its own storage: in DeepSpeed's all weights lie in one, which would be saved whole.
+        return {name: parameter.detach().clone() for name, parameter in self.parameters().items()}
 
     @torch.no_grad()
     def load_state(self, state: dict[str, Tensor]) -> None:

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gliomoe.data_shards.batch import StudyBatch
+from gliomoe.data_shards.errors import UsageError
 from gliomoe.data_shards.sequences import SEQUENCES
 from gliomoe.models.attention import Attention
 from gliomoe.models.features import Features
@@ -98,7 +99,7 @@ class TokenDecoder(nn.Module):
     def __init__(self, encoder_width: int, patch_size: int, width: int, depth: int):
         super().__init__()
         if width % _HEAD_WIDTH:
-            raise ValueError(f"model.decoder_width ({width}) must be a multiple of {_HEAD_WIDTH}")
+            raise UsageError(f"model.decoder_width ({width}) must be a multiple of {_HEAD_WIDTH}")
         self.patch_size = patch_size
         self.enter = nn.Linear(encoder_width, width)
         self.masked = nn.Parameter(torch.randn(width) * 0.02)
