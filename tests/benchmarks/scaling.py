@@ -45,6 +45,7 @@ WARM_UP = 2
 TIMEOUT = 900
 SUBJECTS = {3.5: 16, 1.0: 4}
 """Spacing in mm → subjects to simulate."""
+QUICK = {3.5: 2, 1.0: 1}
 
 
 def configure(preset: str, *options: str) -> PretrainConfig:
@@ -165,14 +166,14 @@ def predict(coarse: str, counts: list[str], turns: int) -> dict[str, Any]:
     return {"points": points, "flops_per_s": rate, "overhead_s": overhead, "arms": found}
 
 
-def measure(turns: int, steps: int) -> dict[str, Any]:
+def measure(turns: int, steps: int, subjects: dict[float, int]) -> dict[str, Any]:
     """All figures."""
     counts = ["--run.steps", str(steps + WARM_UP), "--optim.warmup", "1"]
     with tempfile.TemporaryDirectory(prefix="gliomoe-scaling-") as scratch:
         places = {}
-        for spacing, subjects in SUBJECTS.items():
+        for spacing, count in subjects.items():
             cohort, places[spacing] = Path(scratch, f"c{spacing}"), Path(scratch, f"s{spacing}")
-            write_cohort(cohort, CohortConfig(subjects=subjects, spacing=spacing))
+            write_cohort(cohort, CohortConfig(subjects=count, spacing=spacing))
             build_shards([cohort], places[spacing], BuildConfig(keep_ids=True))
         coarse, fine = str(places[3.5]), str(places[1.0])
         prediction = predict(coarse, counts, turns)
@@ -201,7 +202,8 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--steps", type=int, default=20, help="in each turn")
     options = parser.parse_args()
-    result = measure(*((1, 3) if options.quick else (options.turns, options.steps)))
+    full = (options.turns, options.steps, SUBJECTS)
+    result = measure(*((1, 3, QUICK) if options.quick else full))
     if not options.quick:
         write_json(RESULT, result)
     print(json.dumps(result, indent=2))

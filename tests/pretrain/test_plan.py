@@ -8,6 +8,7 @@ import pytest
 
 from gliomoe.launch.cli import main
 from gliomoe.pretrain.config import PretrainConfig
+from gliomoe.pretrain.objectives import OBJECTIVES
 from gliomoe.pretrain.planning.cost import (
     Speed,
     all_reduce_seconds,
@@ -113,6 +114,12 @@ def test_work_of_the_smoke_preset(config):
     spared = count_work(replace(config, engine=replace(config.engine, recompute=True)), "fp32")
     assert spared.kept_bytes < work.kept_bytes
     assert spared.forward_flops == work.forward_flops
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_the_work_of_every_objective_can_be_counted(config, objective):
+    work = count_work(replace(config, loss=replace(config.loss, objective=objective)), "autocast")
+    assert min(work.forward_flops, work.kept_bytes, work.trained) > 10**6
 
 
 def command(config, *more):

@@ -23,11 +23,13 @@ from gliomoe.pretrain.planning.preflight import (
     facts,
     folder,
     machines,
+    meeting,
     network,
 )
 from gliomoe.pretrain.planning.preflight.check import judge, preflight
 from gliomoe.pretrain.planning.preflight.facts import Facts
 from gliomoe.pretrain.planning.preflight.finding import Finding, failure, table
+from gliomoe.pretrain.planning.preflight.meeting import Meeting
 from gliomoe.pretrain.planning.work import Work
 
 GOOD = Facts(
@@ -181,6 +183,24 @@ def test_a_refused_run_gives_its_folder_back(config, capsys, monkeypatch):
     assert main([*command, "--run.out", str(config.run.out)]) == 2
     assert "preflight: folder: rank 0: out of reach" in capsys.readouterr().err
     assert not config.run.out.exists()
+
+
+def test_silent_processes_are_named_and_the_others_end_alike(monkeypatch):
+    store = torch.distributed.HashStore()
+    monkeypatch.setattr(torch.distributed.distributed_c10d, "_get_default_store", lambda: store)
+    monkeypatch.setattr(meeting, "_PARTING", 0.1)
+    first, second = Meeting(0, 4, limit=0.2), Meeting(1, 4, limit=0.2)
+    second.collect("here", 1)
+    for asked in (lambda: first.collect("here", 0), lambda: second.announce("start", {})):
+        with pytest.raises(DataError, match="no word from ranks 2, 3 within 0 s; look at"):
+            asked()
+
+
+def test_a_first_process_that_says_nothing_is_not_waited_for(monkeypatch):
+    store = torch.distributed.HashStore()
+    monkeypatch.setattr(torch.distributed.distributed_c10d, "_get_default_store", lambda: store)
+    with pytest.raises(DataError, match="no word from rank 0 within 0 s"):
+        Meeting(1, 2, limit=0.1).announce("start", {})
 
 
 CHILD = """
