@@ -77,9 +77,11 @@ def save(training: Training, monitor: Monitor, step: int) -> int:
 def ask(training: Training, monitor: Monitor, step: int) -> None:
     """Ask the probe, if it is time; every rank calls it."""
     if training.probe and training.probe.due(step):
+        training.progress.at("showing")
         with monitor.at_work("probe"):
             figures = training.probe.run()
         monitor.show_probe(figures, step)
+        training.progress.at("computing")
 
 
 def show(training: Training, monitor: Monitor, views: Views, step: int) -> None:
@@ -92,6 +94,8 @@ def show(training: Training, monitor: Monitor, views: Views, step: int) -> None:
     # Experts on other ranks are reached by all ranks together.
     needed = monitor.active or training.config.engine.expert_parallel > 1
     if settings.pictures_every and step % settings.pictures_every == 0 and needed:
+        training.progress.at("showing")
         with monitor.at_work("pictures"):
             pictures = make_pictures(objective, views, training.about["precision"])
             monitor.show_pictures(pictures, step)
+        training.progress.at("computing")

@@ -97,6 +97,7 @@ def limits(config: PretrainConfig) -> dict[Phase, float]:
         "waiting for data": reading if config.data.timeout else math.inf,
         "computing": config.engine.timeout,
         "saving": long,
+        "showing": long,
     }
 
 

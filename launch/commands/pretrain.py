@@ -41,6 +41,10 @@ _FREE = (
     "monitor.pictures_every",
     "monitor.wandb",
     "monitor.mlflow",
+    "probe.data",
+    "probe.every",
+    "probe.folds",
+    "probe.studies",
 )
 """What may differ when a run is continued: nothing that the weights depend on."""
 

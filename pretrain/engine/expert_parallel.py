@@ -112,7 +112,8 @@ class SharedExperts:
         exchange = TokenExchange(self.group)
         for layer in self.layers.values():
             for own, whole in list(layer.named_parameters()):
-                kept = nn.Parameter(whole.detach().chunk(size)[self.rank].clone())
+                part = whole.detach().chunk(size)[self.rank].clone()
+                kept = nn.Parameter(part, whole.requires_grad)  # a teacher's are not trained
                 kept.allreduce, kept.group_name = False, name  # type: ignore[attr-defined]
                 setattr(layer, own, kept)
             layer.exchange = exchange

@@ -7,7 +7,7 @@ import traceback
 from pathlib import Path
 from typing import Literal
 
-Phase = Literal["starting", "waiting for data", "computing", "saving"]
+Phase = Literal["starting", "waiting for data", "computing", "saving", "showing"]
 
 
 class Progress:

@@ -14,6 +14,7 @@ from torch import nn
 
 from gliomoe.pretrain.config import PretrainConfig
 from gliomoe.pretrain.monitoring import charts
+from gliomoe.pretrain.monitoring.bar import Bar
 from gliomoe.pretrain.monitoring.journal import (
     EXPERTS,
     PROBE,
@@ -24,7 +25,6 @@ from gliomoe.pretrain.monitoring.journal import (
     cut,
     read_lines,
 )
-from gliomoe.pretrain.monitoring.progress import Progress
 from gliomoe.pretrain.monitoring.sinks import open_sinks
 
 _TIMES = 300
@@ -105,7 +105,7 @@ class Monitor:
         starts.close()
         about = json.loads(json.dumps(asdict(self.config), default=str))
         self._sinks = open_sinks(self.config.monitor, run, start, about)
-        self._progress = Progress(start, self.config.run.steps, self.config.monitor.log_every)
+        self._bar = Bar(start, self.config.run.steps, self.config.monitor.log_every)
         return self
 
     def __exit__(
@@ -116,7 +116,7 @@ class Monitor:
     ) -> None:
         """Close everything."""
         if self.active:
-            self._progress.close()
+            self._bar.close()
             for sink in self._sinks:
                 sink.close()
             for journal in (self._trace, self._timing, self._experts, self._probe):
@@ -137,7 +137,7 @@ class Monitor:
         told = {"damaged": self._damaged, "skipped": self._skipped}
         parts = report.losses | {name: count for name, count in told.items() if count}
         done = report.step + 1
-        self._progress.show(done, self._pace.speed, self._pace.wait, parts)
+        self._bar.show(done, self._pace.speed, self._pace.wait, parts)
         if done % self.config.monitor.log_every == 0 or done == self.config.run.steps:
             self._log(report, done)
 
@@ -204,7 +204,7 @@ class Monitor:
         if not self.active:
             yield
             return
-        with self._progress.at_work(what):
+        with self._bar.at_work(what):
             yield
         self._window.other(what, time.perf_counter() - begun)
 

@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 _FORMAT = "{desc} {n_fmt}/{total_fmt} |{bar:12}| {percentage:3.0f} %{postfix}"
 
 
-class Progress:
+class Bar:
     """A bar in a terminal, otherwise a line every so many steps.
 
     Args:
