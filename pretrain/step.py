@@ -110,10 +110,13 @@ def _follow(training: Training, step: int, use: torch.Tensor | None) -> None:
 
 
 def _mean(outcomes: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-    """What a step's parts gave, averaged over them and the ranks."""
+    """What a step's parts gave, averaged over them and, in one message, over the ranks."""
+    means = {name: torch.stack([part[name] for part in outcomes]).mean(0) for name in outcomes[0]}
+    joint = distributed.mean(torch.cat([value.flatten() for value in means.values()]))
+    pieces = joint.split([value.numel() for value in means.values()])
     return {
-        name: distributed.mean(torch.stack([outcome[name] for outcome in outcomes]).mean(0))
-        for name in outcomes[0]
+        name: piece.view(value.shape)
+        for (name, value), piece in zip(means.items(), pieces, strict=True)
     }
 
 

@@ -239,8 +239,9 @@ def make_views(pairs: PairBatch, size: int, patch_size: int, mask: MaskConfig) -
             )
             images = augment.shift_intensity(augment.resample(images, grid), draw.augmentation)
             complete.append(images)
-            noisy.append(augment.add_noise(images, draw.augmentation))
-            shown.append(draw.visible)
+            visible = draw.visible.to(images.device)
+            noisy.append(augment.add_noise(images[visible], draw.augmentation))
+            shown.append(visible)
     whole = StudyBatch(
         voxels=torch.cat(complete).unsqueeze(1),
         sequence=boxes.sequence.repeat(2),
@@ -248,13 +249,13 @@ def make_views(pairs: PairBatch, size: int, patch_size: int, mask: MaskConfig) -
         spacing=boxes.spacing.repeat(2, 1),
         keys=boxes.keys * 2,
     )
-    visible = torch.cat(shown).to(whole.study.device)
+    visible = torch.cat(shown)
     tissue = tissue_positions(whole, patch_size)
     scores = torch.stack([draw.scores for draws in pairs.draws for draw in draws])
     return Views(
         visible=replace(
             whole,
-            voxels=torch.cat(noisy).unsqueeze(1)[visible],
+            voxels=torch.cat(noisy).unsqueeze(1),
             sequence=whole.sequence[visible],
             study=whole.study[visible],
         ),
