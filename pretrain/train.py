@@ -10,17 +10,10 @@ from typing import Any
 
 import torch
 
-from gliomoe.data_shards.errors import UsageError
-from gliomoe.data_shards.format.dataset import fingerprint_of, join_infos, read_dataset
-from gliomoe.data_shards.reading.reader import Reader, open_reader
-from gliomoe.data_shards.storage.store import absolute_place, open_source
-from gliomoe.models.encoders.encoder import Encoder
 from gliomoe.models.model import Model
-from gliomoe.models.moe.statistics import mixtures
-from gliomoe.models.registry import create_model
+from gliomoe.pretrain.build import build, describe_data, open_data
 from gliomoe.pretrain.checkpoints import store as checkpoints
-from gliomoe.pretrain.checkpoints.files import check_room, expected_bytes
-from gliomoe.pretrain.checkpoints.fit import check_fit, needs_conversion
+from gliomoe.pretrain.checkpoints.resume import check_start, take_up
 from gliomoe.pretrain.checkpoints.store import Checkpoint
 from gliomoe.pretrain.config import PretrainConfig
 from gliomoe.pretrain.engine import distributed
@@ -32,13 +25,11 @@ from gliomoe.pretrain.faults.signals import StopFlag, deadly, stop_flag
 from gliomoe.pretrain.faults.watch import Watch
 from gliomoe.pretrain.monitoring.probe import Probe, ProbeSet
 from gliomoe.pretrain.monitoring.sinks import require_packages
-from gliomoe.pretrain.objectives import create_objective
 from gliomoe.pretrain.objectives.objective import Objective
 from gliomoe.pretrain.planning.preflight.check import preflight
 from gliomoe.pretrain.planning.work import Work
 from gliomoe.pretrain.samples.loading import Parts, Placement, load_parts
 from gliomoe.pretrain.samples.views import StudyViews
-from gliomoe.pretrain.sections import RunConfig
 
 logger = logging.getLogger(__name__)
 
@@ -141,22 +132,10 @@ def _pretrain(
     labelled = ProbeSet.open(config) if config.probe.data else None
     torch.manual_seed(config.run.seed)
     model, objective = build(config)
-    about = {
-        "zero_stage": config.engine.zero_stage,
-        "accumulation": config.engine.accumulation,
-        "expert_parallel": config.engine.expert_parallel,
-        "world": world,
-        "precision": precision,
-        "batch_norm": bool(distributed.batch_norms(objective)),
-        "versions": {name: version(name) for name in ("torch", "deepspeed")},
-        "model": model.config,
-        "training": asdict(config.loss)
-        | {"batch": config.optim.batch, "ema": config.optim.ema, "seed": config.run.seed},
-        "data": described,
-    }
-    converted = _fit(found, about, objective, config.run)
+    about = _about(config, precision, model, objective, described)
+    converted = check_start(found, about, objective, config.run)
     engine = Engine(objective, config, precision, device, converted)
-    start = _take_up(engine, found, converted)
+    start = take_up(engine, found, converted)
     probe = Probe(config, labelled, objective.encoder, precision) if labelled else None
     patch_size = objective.encoder.patch_size
     samples = StudyViews(reader, config.views, config.augment, patch_size, config.run.seed)
@@ -188,117 +167,24 @@ def _pretrain(
         return train(training, stop)
 
 
-def build(config: PretrainConfig) -> tuple[Model, Objective]:
-    """The model and the objective that trains its encoder, with fresh weights.
-
-    Raises:
-        ModelError: If the model or one of its settings is unknown.
-        UsageError: If the objective is unknown, the views do not fit the patches, or the experts
-            cannot be shared out.
-    """
-    model = create_model(config.model.name, (), **config.model.overrides)
-    check_experts(model, config)
-    encoder = prepare_encoder(model.encoder, config)
-    return model, create_objective(encoder, config)
-
-
-def check_experts(model: Model, config: PretrainConfig) -> None:
-    """Refuse to share out experts that are not there or do not divide.
-
-    Raises:
-        UsageError: If so.
-    """
-    shared, layers = config.engine.expert_parallel, mixtures(model)
-    if shared > 1 and not layers:
-        raise UsageError(
-            f"engine.expert_parallel ({shared}) needs mixtures of experts, and "
-            f"{config.model.name} has none here; leave it at 1"
-        )
-    for layer in layers.values():
-        experts = len(layer.router.weight)
-        if experts % shared:
-            raise UsageError(
-                f"engine.expert_parallel ({shared}) must divide the experts of a mixture "
-                f"({experts}); change it or model.experts"
-            )
-
-
-def prepare_encoder(encoder: Encoder, config: PretrainConfig) -> Encoder:
-    """The encoder, with the parts frozen that run only when all of an image is encoded.
-
-    Raises:
-        UsageError: If the views do not fit its patches, or lack sequences that it needs.
-    """
-    if encoder.sequences and config.views.hide:
-        raise UsageError(
-            f"{config.model.name} needs {', '.join(encoder.sequences)} in every view: give "
-            "--views.hide False and studies that have them, or take a gliomoe or magpie model"
-        )
-    if config.views.size % encoder.stride:
-        raise UsageError(
-            f"views.size ({config.views.size}) must be a multiple of {encoder.stride}, "
-            f"the stride of {config.model.name}"
-        )
-    for name in encoder.dense_only:
-        encoder.get_submodule(name).requires_grad_(False)
-    return encoder
-
-
-def open_data(config: PretrainConfig) -> Reader:
-    """The studies of a run by sample number; errors as of `open_reader`."""
-    data = config.data
-    return open_reader(
-        data.train, data.order, config.run.seed, config.optim.batch, data.storage, data.allow_pipes
-    )
-
-
-def describe_data(config: PretrainConfig) -> dict[str, Any]:
-    """What the run reads.
-
-    Raises:
-        UsageError: If there is no finished shard set, or the sets do not go together.
-        DataError: If one is damaged or cannot be read.
-    """
-    data = config.data
-    sources = [open_source(place, data.storage, data.allow_pipes) for place in data.train]
-    info = join_infos(list(data.train), [read_dataset(source) for source in sources])
+def _about(
+    config: PretrainConfig,
+    precision: str,
+    model: Model,
+    objective: Objective,
+    described: dict[str, Any],
+) -> dict[str, Any]:
+    """What the manifests of a run's checkpoints say of it."""
     return {
-        "paths": [absolute_place(place) for place in data.train],
-        "fingerprint": fingerprint_of(info),
-        "studies": info["studies"],
-        "order": {**asdict(data.order), "weights": list(data.order.weights)},
+        "zero_stage": config.engine.zero_stage,
+        "accumulation": config.engine.accumulation,
+        "expert_parallel": config.engine.expert_parallel,
+        "world": distributed.world()[1],
+        "precision": precision,
+        "batch_norm": bool(distributed.batch_norms(objective)),
+        "versions": {name: version(name) for name in ("torch", "deepspeed")},
+        "model": model.config,
+        "training": asdict(config.loss)
+        | {"batch": config.optim.batch, "ema": config.optim.ema, "seed": config.run.seed},
+        "data": described,
     }
-
-
-def _fit(
-    found: Checkpoint | None, about: dict[str, Any], module: Objective, run: RunConfig
-) -> bool:
-    """Whether the checkpoint has to be converted; errors as of `check_fit` and `check_room`."""
-    folder = run.out / "checkpoints"
-    if found is None:
-        need = expected_bytes(module, None)
-        distributed.first_decides(lambda: check_room(folder, need))
-        return False
-    check_fit(found, about)
-    if not needs_conversion(found, about):
-        return False
-    need = 2 * expected_bytes(module, found.manifest)  # it passes through parts of the same size
-    distributed.first_decides(lambda: check_room(folder, need))
-    return True
-
-
-def _take_up(engine: Any, found: Checkpoint | None, converted: bool) -> int:
-    """Load a checkpoint, if there is one; the steps that were done."""
-    from gliomoe.pretrain.engine import universal
-
-    if found is None:
-        return 0
-    target = found.folder.with_name(f".{found.folder.name}.universal") if converted else None
-    if target:
-        source = found.folder / engine.TAG
-        distributed.first_decides(lambda: universal.convert(source, target), universal.PATIENCE)
-    engine.load(found.folder, target)
-    distributed.barrier()
-    distributed.first_decides(lambda: checkpoints.tidy(found))
-    logger.info("continues from %s", found.folder)
-    return found.step

@@ -72,9 +72,10 @@ def run(options: Options) -> int:
     import torch
 
     from gliomoe.launch.worker import leave
+    from gliomoe.pretrain.build import build, describe_data, open_data
     from gliomoe.pretrain.monitoring.probe import ProbeSet
     from gliomoe.pretrain.monitoring.sinks import require_packages
-    from gliomoe.pretrain.train import build, describe_data, open_data, pretrain
+    from gliomoe.pretrain.train import pretrain
 
     config = options.configuration()
     first = int(os.environ.get("RANK", "0")) == 0

@@ -41,7 +41,7 @@ def count_work(config: PretrainConfig, precision: str) -> Work:
         UsageError: If it cannot be built.
         ModelError: If the objective cannot be traced without computing.
     """
-    from gliomoe.pretrain.train import build
+    from gliomoe.pretrain.build import build
 
     with torch.device("meta"):
         objective = build(config)[1]

@@ -18,12 +18,12 @@ from gliomoe.finetune.metrics.segmentation import dice
 from gliomoe.models.features import Predictions
 from gliomoe.models.heads.activation import class_logits
 from gliomoe.models.tissue import tissue_positions
+from gliomoe.pretrain.build import prepare_encoder
 from gliomoe.pretrain.config import PretrainConfig
 from gliomoe.pretrain.objectives import create_objective
 from gliomoe.pretrain.samples.masking import apply_scores
 from gliomoe.pretrain.samples.views import Views
 from gliomoe.pretrain.sections import DataConfig, MaskConfig, ModelConfig, RunConfig, ViewConfig
-from gliomoe.pretrain.train import prepare_encoder
 
 
 def close(a: torch.Tensor, b: torch.Tensor) -> None:

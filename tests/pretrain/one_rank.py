@@ -14,12 +14,12 @@ import torch
 import torch.distributed as dist
 
 from gliomoe.data_shards.augment import AugmentConfig
+from gliomoe.pretrain.build import build, open_data
 from gliomoe.pretrain.config import PretrainConfig
 from gliomoe.pretrain.engine import distributed
 from gliomoe.pretrain.objectives import OBJECTIVES
 from gliomoe.pretrain.samples.views import StudyViews, Views, collate_pairs, make_views
 from gliomoe.pretrain.sections import DataConfig, LossConfig, ModelConfig, RunConfig, ViewConfig
-from gliomoe.pretrain.train import build, open_data
 
 STUDIES = 4
 Measured = dict[str, dict[str, torch.Tensor]]

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from gliomoe.data_shards.augment import AugmentConfig
 from gliomoe.data_shards.errors import UsageError
+from gliomoe.pretrain.build import build
 from gliomoe.pretrain.checkpoints import store as checkpoints
 from gliomoe.pretrain.config import PretrainConfig
 from gliomoe.pretrain.sections import (
@@ -26,7 +27,6 @@ from gliomoe.pretrain.sections import (
     RunConfig,
     ViewConfig,
 )
-from gliomoe.pretrain.train import build
 
 
 def torchrun(runs, folder):

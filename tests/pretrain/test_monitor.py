@@ -14,6 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from gliomoe.data_shards.errors import UsageError
 from gliomoe.models.features import Routing
+from gliomoe.pretrain.build import build
 from gliomoe.pretrain.config import PretrainConfig
 from gliomoe.pretrain.monitoring import charts, sinks
 from gliomoe.pretrain.monitoring.asking import asked
@@ -22,7 +23,7 @@ from gliomoe.pretrain.monitoring.monitor import Monitor, StepReport
 from gliomoe.pretrain.monitoring.pictures import expert_grid, expert_picture, use_picture
 from gliomoe.pretrain.monitoring.stopwatch import Stopwatch
 from gliomoe.pretrain.sections import MonitorConfig
-from gliomoe.pretrain.train import build, pretrain
+from gliomoe.pretrain.train import pretrain
 
 CPU = torch.device("cpu")
 

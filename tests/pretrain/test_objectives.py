@@ -11,6 +11,7 @@ from gliomoe.data_shards.errors import UsageError
 from gliomoe.data_shards.reading.reader import OrderConfig, open_reader
 from gliomoe.models.registry import create_model
 from gliomoe.models.tissue import tissue_positions
+from gliomoe.pretrain.build import prepare_encoder
 from gliomoe.pretrain.objectives import OBJECTIVES, create_objective
 from gliomoe.pretrain.objectives.contrast import info_nce, positives
 from gliomoe.pretrain.objectives.decoder import pair_patches, target_patches
@@ -18,7 +19,6 @@ from gliomoe.pretrain.objectives.jepa import deviation
 from gliomoe.pretrain.objectives.reconstruction import reconstruction_loss
 from gliomoe.pretrain.objectives.swin_unetr import turn
 from gliomoe.pretrain.samples.views import StudyViews, collate_pairs, make_views
-from gliomoe.pretrain.train import prepare_encoder
 
 OF_STUDIES = [
     ("mae", "reconstruction"),

@@ -9,11 +9,11 @@ import torch.nn.functional as F
 
 from gliomoe.launch.options import parse, read_preset
 from gliomoe.models.registry import create_model
+from gliomoe.pretrain.build import build, open_data
 from gliomoe.pretrain.config import PretrainConfig
 from gliomoe.pretrain.engine.schedule import learning_rate
 from gliomoe.pretrain.objectives.decoder import pair_patches
 from gliomoe.pretrain.samples.views import StudyViews, collate_pairs, make_views
-from gliomoe.pretrain.train import build, open_data
 
 PACKAGE = "gliomoe.pretrain"
 PRESETS = sorted(

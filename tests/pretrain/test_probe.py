@@ -19,6 +19,7 @@ from gliomoe.data_shards.format.record import encode_study
 from gliomoe.data_shards.format.writer import write_shards
 from gliomoe.data_shards.reading.indexed import ShardSet
 from gliomoe.data_shards.study import Study
+from gliomoe.pretrain.build import build
 from gliomoe.pretrain.checkpoints import store as checkpoints
 from gliomoe.pretrain.monitoring.probe import Probe, ProbeSet, encode_box, tile
 from gliomoe.pretrain.monitoring.probe_figures import (
@@ -28,7 +29,7 @@ from gliomoe.pretrain.monitoring.probe_figures import (
     tumour_figures,
 )
 from gliomoe.pretrain.sections import ProbeConfig
-from gliomoe.pretrain.train import build, pretrain
+from gliomoe.pretrain.train import pretrain
 
 CPU = torch.device("cpu")
 
@@ -214,7 +215,7 @@ import json, pickle, sys, torch
 import torch.distributed as dist
 from datetime import timedelta
 from gliomoe.pretrain.monitoring.probe import Probe, ProbeSet
-from gliomoe.pretrain.train import build
+from gliomoe.pretrain.build import build
 
 with open(sys.argv[1], "rb") as file:
     config = pickle.load(file)
