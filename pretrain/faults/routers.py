@@ -1,7 +1,6 @@
 """Experts that the routers no longer choose."""
 
 import logging
-import math
 from collections.abc import Sequence
 
 from gliomoe.pretrain.sections import HealthConfig
@@ -33,8 +32,7 @@ class Routers:
 
         Returns:
             `unused`: experts below `collapse_share`; `longest_unused`: steps of the longest such
-            time; `least_entropy`: of the shares in the most uneven layer, from 0 (one expert) to 1.
-            Empty without mixtures.
+            time. Empty without mixtures.
         """
         if not use:
             return {}
@@ -50,7 +48,6 @@ class Routers:
         return {
             "unused": float(sum(n > 0 for n in steps)),
             "longest_unused": float(max(steps)),
-            "least_entropy": min(map(_entropy, use)),
         }
 
     def _tell(self, layer: int, expert: int, now: int, before: int) -> None:
@@ -67,10 +64,3 @@ class Routers:
             )
         elif now == 0 and before >= limit:
             logger.warning("expert %d of mixture %d is used again", expert, layer)
-
-
-def _entropy(shares: Sequence[float]) -> float:
-    """Entropy of shares over that of equal ones."""
-    if len(shares) == 1:
-        return 1.0
-    return -sum(share * math.log(share) for share in shares if share > 0) / math.log(len(shares))

@@ -10,11 +10,9 @@ import numpy as np
 
 from gliomoe.data_shards.errors import UsageError
 from gliomoe.pretrain.config import PretrainConfig
+from gliomoe.pretrain.monitoring.journal import TIMING, read_lines
 from gliomoe.pretrain.planning.cost import training_flops
 from gliomoe.pretrain.planning.work import Work
-
-TIMING = "timing.jsonl"
-"""In a run's folder: a line for some steps with `studies` and `seconds.step` of all of them."""
 
 
 @dataclass(frozen=True)
@@ -73,12 +71,12 @@ def read_measured(place: Path, config: PretrainConfig, work: Work) -> Measured:
 
 def measured_run(run: Path) -> bool:
     """Whether a run's folder holds step times."""
-    return len(_lines(run / TIMING)) > 1
+    return len(read_lines(run / TIMING)) > 1
 
 
 def _from_run(run: Path, config: PretrainConfig, work: Work) -> Measured:
     """All but the first line of a run's times, which holds the warm-up."""
-    lines = _lines(run / TIMING)[1:]
+    lines = read_lines(run / TIMING)[1:]
     if not lines:
         raise UsageError(f"{run}: no step times yet; a run writes them every monitor.log_every")
     points = [
@@ -105,14 +103,6 @@ def _from_gpu_check(place: Path, content: dict[str, Any], model: str) -> Measure
         known = ", ".join(content["models"])
         raise UsageError(f"{place}: no measured steps of {model}; it has {known}")
     return Measured(tuple(points), f"{place.name}, {content['device']['device']}")
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    """Whole lines of a file of JSON lines; none if there is no file."""
-    if not path.is_file():
-        return []
-    lines = path.read_text("utf-8").splitlines(keepends=True)
-    return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
 def reading_speed(place: Path, config: PretrainConfig) -> float:

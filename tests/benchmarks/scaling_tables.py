@@ -15,7 +15,10 @@ from gliomoe.launch.cli import main
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENT = ROOT / "pretrain/SCALING.md"
-PRESETS = {"gliomoe_tiny": 1, "gliomoe_small": 1, "gliomoe_base": 4, "gliomoe_large": 32}
+PRESETS = {
+    **{"gliomoe_tiny": 1, "gliomoe_small": 1, "gliomoe_base": 4, "gliomoe_large": 32},
+    "magpie_parity": 4,
+}
 """Preset → GPUs of the duration in its comment."""
 _NOT_MEASURED = "(pretrain/SCALING.md), not measured."
 START, END = "<!-- tables -->", "<!-- end of tables -->"

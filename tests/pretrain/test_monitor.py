@@ -115,7 +115,7 @@ def test_skipped_steps_are_counted_and_left_out_of_the_means(config):
 def test_a_continued_run_drops_what_will_come_again(config):
     with Monitor(config, 0, CPU, 1, True) as monitor:
         for step in range(10):
-            monitor.show(report(step, damaged=1, expert_use=[[0.5, 0.5]]))
+            monitor.show(report(step, left_out=("x",), expert_use=[[0.5, 0.5]]))
         for step in (0, 5, 8):
             monitor.show_probe({"tumour_dice": 0.5}, step)
     with Monitor(config, 7, CPU, 2, True) as monitor:

@@ -40,7 +40,7 @@ def run(config):
     with Monitor(config, 0, CPU, 2, True) as monitor:
         monitor.show_probe({"tumour_dice": 0.25}, 0)
         for step in range(7):
-            monitor.show(report(step, 3.0 - 0.1 * step, damaged=step == 3))
+            monitor.show(report(step, 3.0 - 0.1 * step, left_out=("x",) * (step == 3)))
         monitor.show(report(7, 9.0, norm=None))
         monitor.show_probe({"tumour_dice": 0.75}, 7)
     return out

@@ -19,10 +19,10 @@ from gliomoe.pretrain.checkpoints import store as checkpoints
 LIMIT = 240
 
 
-def pretraining(shards, out, *more):
+def pretraining(shards, out, *more, preset="smoke"):
     """Arguments of a run of twelve steps in float32 with a checkpoint every two."""
     argv = [
-        "pretrain", "smoke", "--data.train", shards, "--run.out", out, "--run.steps", 12,
+        "pretrain", preset, "--data.train", shards, "--run.out", out, "--run.steps", 12,
         "--run.checkpoint_every", 2, "--data.workers", 0, "--engine.precision", "fp32",
         "--engine.timeout", 60, "--monitor.pictures_every", 0, *more,
     ]  # fmt: skip
@@ -129,7 +129,9 @@ def start(nursery):
     """The function that starts the ranks of a run; a test that takes too long is ended."""
     timer = threading.Timer(LIMIT, nursery.end)
     timer.start()
-    yield lambda world, *run, full=None: nursery.start(world, pretraining(*run), full)
+    yield lambda world, *run, full=None, **preset: nursery.start(
+        world, pretraining(*run, **preset), full
+    )
     timer.cancel()
     timer.join()
 

@@ -15,7 +15,7 @@ def latest(run):
 
 def assert_close(trace, final, one, two):
     for first, second in zip(trace(one), trace(two), strict=True):
-        for name in ("loss", "reconstruction", "contrast"):
+        for name in ("loss", "reconstruction", "contrast", "routing"):
             assert second[name] == pytest.approx(first[name], rel=1e-5), (first["step"], name)
         assert second["norm"] == pytest.approx(first["norm"], rel=1e-4), first["step"]
     first, second = final(one), final(two)
@@ -43,6 +43,14 @@ def test_one_two_four_one(start, shards, tmp_path, trace, final, stages):
     assert_close(trace, final, calm, moved)
     left = {entry.name for entry in (moved / "checkpoints").iterdir()}
     assert left == {"latest", "step_10", "step_12"}
+
+
+def test_two_processes_pretrain_the_quickstart_as_one_does(start, shards, tmp_path, trace, final):
+    one, two = tmp_path / "one", tmp_path / "two"
+    for world, run in ((1, one), (2, two)):
+        ranks = start(world, shards, run, preset="quickstart")
+        assert ranks.codes() == [0] * world, ranks.said()
+    assert_close(trace, final, one, two)
 
 
 class Neighbour:
