@@ -45,7 +45,7 @@ def count_work(config: PretrainConfig, precision: str) -> Work:
 
     with torch.device("meta"):
         objective = build(config)[1]
-    views = full_views(1, config.views.size, objective.encoder.patch_size, config.mask)
+    views = full_pairs(1, config.views.size, objective.encoder.patch_size, config.mask)
     forward = count_flops(objective, views)
     set_recompute(objective, config.engine.recompute)
     sizes = [(weight.numel(), weight.requires_grad) for weight in objective.parameters()]
@@ -57,7 +57,7 @@ def count_work(config: PretrainConfig, precision: str) -> Work:
     )
 
 
-def full_views(studies: int, size: int, patch_size: int, mask: MaskConfig) -> Views:
+def full_pairs(studies: int, size: int, patch_size: int, mask: MaskConfig) -> Views:
     """Two views each of some studies of four sequences, tissue in every voxel, nothing hidden."""
     rows = 2 * studies
     batch = StudyBatch(

@@ -208,14 +208,14 @@ import json, sys
 import torch
 from gliomoe.launch.options import parse, read_preset
 from gliomoe.pretrain.config import PretrainConfig
-from gliomoe.pretrain.engine.engine import start_processes
+from gliomoe.pretrain.engine.processes import start_processes
 from gliomoe.pretrain.planning.preflight import check
 from gliomoe.pretrain.planning.work import count_work
 
 table, source = read_preset("smoke", "gliomoe.pretrain")
 config = parse(PretrainConfig, json.loads(sys.argv[1]), "test", "", table, source)
 work = count_work(config, "fp32")
-device = start_processes(config.engine)
+device, _ = start_processes(config.engine)
 check._FOLDER_LIMIT = 2.0
 check.preflight(config, device, 8, work)
 torch.distributed.barrier()

@@ -36,7 +36,7 @@ def test_a_disk_that_is_full_for_one_rank_stops_all(start, shards, tmp_path, tra
     run = tmp_path / "run"
     ranks = start(2, shards, run, "--engine.zero_stage", 1, full=rank)
     assert ranks.codes() == [1, 1], ranks.said()
-    assert ranks.said().count(f"step_2: process {rank} could not write it") == 2
+    assert ranks.said().count(f"step_2: process {rank} could not write it") == 1
     assert "No space left on device" in ranks.said()
     assert "Traceback" not in ranks.said()
     assert not list((run / "checkpoints").iterdir())
