@@ -128,7 +128,8 @@ def _run(args: list[str], folder: Path) -> None:
         torchrun.run(parsed)
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
-        if not (folder / str(rank)).is_file():
+        left = {int(code.read_text("utf-8")) for code in folder.iterdir()}
+        if left <= {0, INTERRUPTED}:  # otherwise one has said what was wrong, of itself or another
             killed = failure.exitcode < 0
             why = failure.message if killed else f"ended with exit code {failure.exitcode}"
             print(f"torchrun: rank {rank}: {why}", file=sys.stderr)
