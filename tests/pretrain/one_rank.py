@@ -72,4 +72,5 @@ if __name__ == "__main__":
     result = measure(Path(sys.argv[4]))
     if rank == 0:
         torch.save(result, sys.argv[5])
+    dist.barrier()  # neither leaves while the other still listens to it
     dist.destroy_process_group()
