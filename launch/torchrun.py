@@ -99,7 +99,7 @@ def main() -> int:
         threading.Thread(target=agent.hand_on_signals, args=(asking,), daemon=True).start()
         if os.environ.pop(OBEY_STDIN, None):
             threading.Thread(target=agent.obey_stdin, daemon=True).start()
-        _run(args, Path(folder))
+        _run(args, agent)
         return agent.exit_code()
 
 
@@ -112,15 +112,18 @@ def heeded() -> set[signal.Signals]:
     return {number for number in asking if signal.getsignal(number) != signal.SIG_IGN}
 
 
-def _run(args: list[str], folder: Path) -> None:
+def _run(args: list[str], agent: Agent) -> None:
     """Run `torchrun`, and say in a line what failed unless the process itself did."""
     # After the signals are blocked, for the threads that it starts.
     import torch.distributed as dist
     from torch.distributed import run as torchrun
+    from torch.distributed.elastic.agent.server import api
+    from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
     # What it logs is said below in a line, or by the process that failed.
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    for name in ("torch.distributed.elastic", api.__name__):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     # Of signals it gets one that is blocked: it would listen even to those of `nohup`.
     parsed = torchrun.parse_args(["--signals-to-handle", "SIGTERM", *args])
     try:
@@ -128,11 +131,14 @@ def _run(args: list[str], folder: Path) -> None:
         torchrun.run(parsed)
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
-        left = {int(code.read_text("utf-8")) for code in folder.iterdir()}
-        if left <= {0, INTERRUPTED}:  # otherwise one has said what was wrong, of itself or another
+        left = {int(code.read_text("utf-8")) for code in agent.folder.iterdir()}
+        # Otherwise one has said what was wrong, of itself or another, or was asked to end.
+        if left <= {0, INTERRUPTED} and not agent.interrupted:
             killed = failure.exitcode < 0
             why = failure.message if killed else f"ended with exit code {failure.exitcode}"
             print(f"torchrun: rank {rank}: {why}", file=sys.stderr)
+    except SignalException:  # a library's thread got it; it was handed on and waited for
+        agent.interrupted = True
     except (dist.DistError, OSError) as error:
         why = str(error).splitlines()[0]
         print(

@@ -89,7 +89,7 @@ def messages(said):
 @pytest.mark.parametrize(
     ("fault", "cause"),
     [
-        ("kill", r"is gone: killed.* no sign of life for 4 s, the last while .*, step [345];"),
+        ("kill", r"is gone: killed.* no sign of life for 4 s, the last while .*, step [1-5];"),
         ("raise", r"RuntimeError: the coolant leaks"),
         ("hang", r"hangs in loop.py:\d+ in train for \d+ s while computing, step 5;"),
         ("hang_reader", r"no batch within data.timeout, readers are at \S+, study case-\d+;"),

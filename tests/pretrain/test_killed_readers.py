@@ -103,7 +103,7 @@ def test_ten_kills_and_other_worlds_give_the_undisturbed_sequence(place, tmp_pat
         for out in outs:
             got |= {n: d for n, (step, d) in whole_lines(out).items() if step < reached}
         done, kills = reached, kills + 1
-    assert kills > KILLS
+    assert kills >= KILLS  # the last one may find the run finished
     assert got == expected
 
 
