@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Pretrain on one machine or many. Which processes start where is decided in launch/nodes.py.
 set -euo pipefail
+trap 'exit 75' INT TERM USR1  # until Python takes over, nothing has begun
 
 usage() {
     cat <<'HELP'

@@ -26,7 +26,7 @@ def test_signals_end_in_a_checkpoint_and_75(options, start, latest, tmp_path):
 
     # Before its processes have met: they just end.
     process = start(*command)
-    start.until(lambda: psutil.Process(process.pid).children(), process)
+    start.until(lambda: "torchrun" in " ".join(psutil.Process(process.pid).cmdline()), process)
     process.send_signal(signal.SIGUSR1)
     said = process.communicate(timeout=60)[0]
     assert process.returncode == 75, said
