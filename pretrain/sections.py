@@ -98,11 +98,17 @@ class MaskConfig:
     """Part of the positions with tissue that is masked (MAGPIE: 0.75)."""
     predicted: float = 1 / 3
     """Part of the masked positions that is predicted; 1 for all of them."""
+    seen: float = 0.0
+    """Part of the seen positions that is predicted too: what they show, and what sequences hidden
+    from the view would show there."""
 
     def __post_init__(self) -> None:
         """Refuse parts that leave nothing to see or to predict."""
-        if not (0 < self.ratio < 1 and 0 < self.predicted <= 1):
-            raise ValueError("mask.ratio must be between 0 and 1, mask.predicted above 0, up to 1")
+        if not (0 < self.ratio < 1 and 0 < self.predicted <= 1 and 0 <= self.seen <= 1):
+            raise ValueError(
+                "mask.ratio must be between 0 and 1, mask.predicted above 0, up to 1, "
+                "mask.seen from 0 to 1"
+            )
 
 
 @dataclass(frozen=True)

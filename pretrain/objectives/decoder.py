@@ -128,7 +128,7 @@ class TokenDecoder(nn.Module):
         lengths = torch.bincount(where[:, 0], minlength=len(spacing)).tolist()
         for block in self.blocks:
             x = block(x, rotary, lengths)
-        return self.norm(x[~seen])
+        return self.norm(x[mask.predict[taking_part]])
 
 
 class Decoder(nn.Module):

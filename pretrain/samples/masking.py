@@ -23,7 +23,7 @@ class Mask:
     keep: Tensor
     """[B, Gd, Gh, Gw] bool, seen by the encoder."""
     predict: Tensor
-    """[B, Gd, Gh, Gw] bool, masked and predicted."""
+    """[B, Gd, Gh, Gw] bool, predicted, whether masked or seen."""
     masked: Tensor
     """[B, Gd, Gh, Gw] bool, all that are masked."""
 
@@ -43,14 +43,20 @@ def apply_scores(tissue: Tensor, scores: Tensor, config: MaskConfig) -> Mask:
 
     Returns:
         The mask. Of the N positions of a study, `round(ratio · N)` are masked, but at least one
-        is seen; of M masked ones `ceil(predicted · M)` are predicted.
+        is seen; of M masked ones `ceil(predicted · M)` are predicted, of K seen ones
+        `ceil(seen · K)`.
     """
     flat = torch.where(tissue, scores, torch.inf).flatten(1)
     rank = flat.argsort(dim=1, stable=True).argsort(dim=1)
     positions = tissue.flatten(1).sum(1, keepdim=True)
     masked = (positions * config.ratio).round().long().clamp(max=(positions - 1).clamp(min=0))
     seen = positions - masked
-    predicted = (masked * config.predicted - 1e-6).ceil().long()
     keep = rank < seen
-    predict = (rank >= seen) & (rank < seen + predicted)
+    first = seen - _part(seen, config.seen)
+    predict = (rank >= first) & (rank < seen + _part(masked, config.predicted))
     return Mask(keep.view_as(tissue), predict.view_as(tissue), tissue & ~keep.view_as(tissue))
+
+
+def _part(number: Tensor, part: float) -> Tensor:
+    """A part of a number of positions, rounded up."""
+    return (number * part - 1e-6).ceil().long()

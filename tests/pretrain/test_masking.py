@@ -7,10 +7,10 @@ from gliomoe.pretrain.samples.masking import apply_scores, draw_scores
 from gliomoe.pretrain.sections import MaskConfig
 
 
-def masks(tissue, ratio=0.75, predicted=1 / 3, seed=0):
+def masks(tissue, ratio=0.75, predicted=1 / 3, seen=0.0, seed=0):
     generator = torch.Generator().manual_seed(seed)
     scores = torch.stack([draw_scores(tissue.shape[1:], generator) for _ in tissue])
-    return apply_scores(tissue, scores, MaskConfig(ratio, predicted))
+    return apply_scores(tissue, scores, MaskConfig(ratio, predicted, seen))
 
 
 def test_parts_of_the_tissue():
@@ -28,6 +28,17 @@ def test_parts_of_the_tissue():
 def test_all_masked_positions_are_predicted_in_parity_mode():
     mask = masks(torch.ones(2, 3, 3, 3, dtype=torch.bool), predicted=1)
     assert torch.equal(mask.predict, mask.masked)
+
+
+def test_a_part_of_what_is_seen_is_predicted_too():
+    tissue = torch.rand(3, 6, 5, 4) > 0.4
+    some, all_, none = (masks(tissue, seen=part) for part in (0.5, 1.0, 0.0))
+    for mask in (some, all_):
+        assert torch.equal(mask.keep, none.keep)
+        assert torch.equal(mask.predict & mask.masked, none.predict)
+    seen = some.keep.flatten(1).sum(1)
+    assert torch.equal((some.predict & some.keep).flatten(1).sum(1), (seen / 2).ceil().long())
+    assert torch.equal(all_.predict & all_.keep, all_.keep)
 
 
 @pytest.mark.parametrize("positions", [0, 1, 2])

@@ -14,7 +14,7 @@ from gliomoe.models.tissue import tissue_positions
 from gliomoe.pretrain.build import prepare_encoder
 from gliomoe.pretrain.objectives import OBJECTIVES, create_objective
 from gliomoe.pretrain.objectives.contrast import info_nce, positives
-from gliomoe.pretrain.objectives.decoder import pair_patches, target_patches
+from gliomoe.pretrain.objectives.decoder import TokenDecoder, pair_patches, target_patches
 from gliomoe.pretrain.objectives.jepa import deviation
 from gliomoe.pretrain.objectives.reconstruction import reconstruction_loss
 from gliomoe.pretrain.objectives.swin_unetr import turn
@@ -35,8 +35,8 @@ def make(config):
     reader = open_reader(config.data.train, OrderConfig(), 0, 1)
     data = StudyViews(reader, config.views, AugmentConfig(), 4, 0)
 
-    def make(*numbers):
-        return make_views(collate_pairs([data[n] for n in numbers]), 16, 4, config.mask)
+    def make(*numbers, mask=config.mask):
+        return make_views(collate_pairs([data[n] for n in numbers]), 16, 4, mask)
 
     return make
 
@@ -86,6 +86,22 @@ def test_pairs_are_all_predicted_positions_of_all_sequences(views):
         assert torch.equal(targets[row], expected[pair])
     sequence = views.complete.sequence[pairs.volume].tolist()
     assert sequence == [number for number, size in pairs.sequences for _ in range(size)]
+
+
+def test_seen_positions_are_decoded_from_what_was_seen(config, make):
+    found = make(0, 1, 2, 3, mask=replace(config.mask, seen=0.5))
+    encoder = objective(config).encoder
+    features = encoder(found.visible, found.mask.keep)
+    decoder = TokenDecoder(encoder.width, 4, width=64, depth=0)
+    decoded = decoder(features, found.mask, found.complete.spacing)
+    rows = torch.cat([features.study[:, None], features.position], 1).tolist()
+    token_at = {tuple(row): token for row, token in zip(rows, features.tokens, strict=True)}
+    places = [tuple(place) for place in found.mask.predict.nonzero().tolist()]
+    assert 0 < sum(place in token_at for place in places) < len(places)
+    wanted = [
+        decoder.enter(token_at[place]) if place in token_at else decoder.masked for place in places
+    ]
+    assert torch.allclose(decoded, decoder.norm(torch.stack(wanted)), atol=1e-6)
 
 
 def test_info_nce_equals_equation_8():
