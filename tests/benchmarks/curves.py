@@ -25,6 +25,8 @@ TRAINING = (
     *("--views.size", "32", "--optim.warmup", "50", "--run.checkpoint_every", "100"),
     # Patches normalised one by one need no brightness, which is how tumours show at this spacing.
     *("--loss.normalise", "False", "--loss.reconstruction", "20", "--optim.lr", "5e-4"),
+    # Without, tokens forget what their own place shows: the probe did not rise.
+    *("--mask.seen", "1"),
     *("--monitor.log_every", "20", "--monitor.pictures_every", "200"),
     *("--probe.every", "1600", "--probe.studies", "48"),
 )
