@@ -12,4 +12,4 @@ source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 ruff check .
 ruff format --check .
 mypy
-exec python -m pytest -n "${GLIOMOE_TEST_PROCESSES:-2}" --dist loadfile "$@"
+exec python -m pytest -n "${GLIOMOE_TEST_PROCESSES:-2}" --dist loadfile --durations 25 "$@"
