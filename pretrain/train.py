@@ -136,7 +136,7 @@ def _pretrain(
     converted = check_start(found, about, objective, config.run)
     engine = Engine(objective, config, precision, device, converted)
     start = take_up(engine, found, converted)
-    probe = Probe(config, labelled, objective.encoder, precision) if labelled else None
+    probe = Probe(config, labelled, objective.published, precision) if labelled else None
     patch_size = objective.encoder.patch_size
     samples = StudyViews(reader, config.views, config.augment, patch_size, config.run.seed)
     logger.info(

@@ -1,5 +1,7 @@
 """What every pretraining objective offers, as a type."""
 
+from typing import cast
+
 from torch import Tensor, nn
 
 from gliomoe.models.encoders.encoder import Encoder
@@ -24,6 +26,11 @@ class Objective(nn.Module):
     def __call__(self, views: Views) -> dict[str, Tensor]:
         """Scalars by name: `loss` and its parts, and `expert_use` [layers, E] if there is any."""
         return super().__call__(views)
+
+    @property
+    def published(self) -> Encoder:
+        """The encoder that an export takes: its running mean, if there is one."""
+        return self.encoder if self.averaged is None else cast(Encoder, self.averaged.module)
 
     def after_step(self, step: int) -> None:
         """Follow the weights that step number `step` (from 0) changed; skipped steps do not count.

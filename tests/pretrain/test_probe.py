@@ -19,8 +19,11 @@ from gliomoe.data_shards.format.record import encode_study
 from gliomoe.data_shards.format.writer import write_shards
 from gliomoe.data_shards.reading.indexed import ShardSet
 from gliomoe.data_shards.study import Study
+from gliomoe.models.checkpoint import load_encoder
+from gliomoe.models.registry import create_model
 from gliomoe.pretrain.build import build
 from gliomoe.pretrain.checkpoints import store as checkpoints
+from gliomoe.pretrain.export import export
 from gliomoe.pretrain.monitoring.probe import Probe, ProbeSet, encode_box, tile
 from gliomoe.pretrain.monitoring.probe_figures import (
     StudyTokens,
@@ -210,10 +213,23 @@ def test_the_first_row_is_of_random_weights_and_a_continued_run_repeats_the_rest
     assert rows[0] == {"steps": 0, **Probe(probed, studies, fresh, "fp32").run()}
 
 
+def test_the_encoder_that_is_exported_is_asked(probed, tmp_path):
+    probed = replace(probed, optim=replace(probed.optim, ema=0.9))
+    assert pretrain(probed)
+    export(probed.run.out, tmp_path / "encoder")
+    model = create_model(probed.model.name, (), **probed.model.overrides)
+    load_encoder(model, tmp_path / "encoder")
+    found = Probe(probed, ProbeSet.open(probed), model.encoder, "fp32").run()
+    assert lines(probed.run.out, "probe.jsonl")[-1] == {"steps": 4, **found}
+    trained = load_file(checkpoints.newest(probed.run.out).folder / checkpoints.WEIGHTS)
+    assert not torch.equal(trained["encoder.norm.weight"], model.encoder.norm.weight)
+
+
 RANK = """
 import json, pickle, sys, torch
 import torch.distributed as dist
 from datetime import timedelta
+from gliomoe.pretrain.export import export
 from gliomoe.pretrain.monitoring.probe import Probe, ProbeSet
 from gliomoe.pretrain.build import build
 
