@@ -181,6 +181,18 @@ def test_a_checkpoint_brings_its_encoder(cohort, checkpoint, tmp_path):
     assert changed and all(name.endswith("by_sequence") for name in changed)
 
 
+def test_adapters_end_in_an_ordinary_checkpoint(cohort, checkpoint, tmp_path):
+    lora = ["--freeze", "lora", "--lora.rank", "2", "--only_folds", "0", "--allow_leakage", "True"]
+    assert cohort.finetune(tmp_path / "run", "--from", str(checkpoint), *lora) == 0
+    assert read_config(tmp_path / "run/fold_0")["training"]["freeze"] == "lora"
+    ours = FinetunedRun.open(tmp_path / "run").models()[0].encoder.state_dict()
+    torch.manual_seed(5)
+    theirs = create_model("gliomoe_tiny", patch_size=4).encoder.state_dict()
+    assert ours.keys() == theirs.keys()
+    changed = {name for name in ours if not torch.equal(ours[name], theirs[name])}
+    assert "blocks.0.attention.qkv.weight" in changed and "norm.weight" not in changed
+
+
 def test_leakage_is_refused_by_name(cohort, checkpoint, tmp_path, capsys):
     assert cohort.finetune(tmp_path / "run", "--from", str(checkpoint)) == 2
     assert "was trained on 1 of 8 cases: case-3" in error_of(capsys)
@@ -222,6 +234,7 @@ def test_what_contradicts_a_checkpoint(cohort, checkpoint, tmp_path, capsys, mor
         (["--data", "nowhere"], 2, "nowhere"),
         (["--labels", "none.tsv"], 2, "none.tsv: no such label table"),
         (["--tasks", "seg", "idhh"], 2, "idhh"),
+        (["--freeze", "partial", "--train_blocks", "7"], 2, "gliomoe_tiny has 6 blocks"),
     ],
 )
 def test_wrong_calls_are_one_line_and_leave_nothing(cohort, tmp_path, capsys, more, code, message):
