@@ -39,6 +39,13 @@ class CropConfig:
     """D, H, W in voxels."""
     tumour: float = 0.67
     """Part of the crops that are placed around a voxel of the tumour, the others around tissue."""
+    sequence_dropout: float = 0.0
+    """Probability that a crop lacks a sequence of its case, each by itself; one always stays."""
+
+    def __post_init__(self) -> None:
+        """Refuse what is no probability."""
+        if not (0 <= self.tumour <= 1 and 0 <= self.sequence_dropout <= 1):
+            raise ValueError("crop.tumour and crop.sequence_dropout must lie between 0 and 1")
 
 
 @dataclass(frozen=True)

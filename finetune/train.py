@@ -30,7 +30,7 @@ from gliomoe.finetune.cases import (
 from gliomoe.finetune.config import SCRATCH, FinetuneConfig
 from gliomoe.finetune.dataset import CropDataset, read_case
 from gliomoe.finetune.freeze import freeze
-from gliomoe.finetune.inputs import gene_tables, with_inputs
+from gliomoe.finetune.inputs import check_options, gene_tables, with_inputs
 from gliomoe.finetune.loop import FoldData, train_fold
 from gliomoe.finetune.lora import merge
 from gliomoe.finetune.losses import prevalence_weights
@@ -95,6 +95,7 @@ def prepare(config: FinetuneConfig) -> Prepared:
     if checkpoint is not None:
         load_encoder(model, checkpoint)  # what does not fit is refused before anything is written
     freeze(model, config.freeze, config.train_blocks, config.lora)
+    check_options(model, config)
     gene_tables(model, config.genes)  # bad tables are refused before cases are preprocessed
     if config.labels is not None:
         read_label_table(config.labels)

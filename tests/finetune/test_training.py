@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import Counter
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -16,7 +17,13 @@ from gliomoe.finetune import artefacts, loop
 from gliomoe.finetune.artefacts import ArtefactConfig
 from gliomoe.finetune.cases import labelled_cases
 from gliomoe.finetune.config import CropConfig, FinetuneConfig, OptimConfig, TrainConfig
-from gliomoe.finetune.dataset import CropDataset, candidate_centres, crop_start, read_case
+from gliomoe.finetune.dataset import (
+    CropDataset,
+    candidate_centres,
+    crop_start,
+    kept_sequences,
+    read_case,
+)
 from gliomoe.finetune.freeze import freeze
 from gliomoe.finetune.loop import FoldData, train_fold, train_step
 from gliomoe.finetune.losses import prevalence_weights
@@ -164,6 +171,23 @@ def test_crops_depend_on_their_number_alone(fold):
     assert {data.train[n].key for n in range(6)} == {f"case-{n}" for n in range(6)}
     unlabelled = next(s for s in map(data.train.__getitem__, range(6)) if s.key == "case-1")
     assert math.isnan(unlabelled.targets["seg"]) and not unlabelled.seg.any()
+
+
+def test_crops_lose_sequences_by_their_number(fold):
+    config, data = fold
+    crop = replace(config.crop, sequence_dropout=0.5)
+    dropping = CropDataset(data.train._shards, data.train._cases, crop, QUIET, seed=0)
+    kept = [tuple(dropping[n].sequence.tolist()) for n in range(40)]
+    assert kept == [tuple(dropping[n].sequence.tolist()) for n in range(40)]
+    assert set(kept) == {(0,), (3,), (0, 3)}  # T1, FLAIR, both; never none
+    number = kept.index((3,))
+    assert torch.equal(dropping[number].voxels[0], data.train[number].voxels[1])
+    generator = torch.Generator().manual_seed(0)
+    counts = Counter(len(kept_sequences("abcd", 1.0, generator)) for _ in range(50))
+    assert counts == {1: 50} and kept_sequences("abcd", 0.0, generator) == list("abcd")
+    each = Counter(name for _ in range(2000) for name in kept_sequences("abcd", 0.3, generator))
+    # 0.7, and a quarter of the times that all four would go.
+    assert all(count / 2000 == pytest.approx(0.7 + 0.3**4 / 4, abs=0.04) for count in each.values())
 
 
 def test_most_crops_show_the_tumour(fold):
