@@ -153,6 +153,9 @@ def test_evaluation_prints_a_table(cohort, run, tmp_path, capsys):
     assert cohort.evaluate(run, tmp_path / "e") == 0
     text = capsys.readouterr().out
     assert "5 cases, 2 fold(s)" in text and "WT" in text and "AUC" in text
+    assert cohort.evaluate(run, tmp_path / "flipped", "--flips") == 0
+    tables = [(tmp_path / name / "cases.csv").read_text() for name in ("e", "flipped")]
+    assert tables[0] != tables[1]
 
 
 def test_evaluation_refuses_cases_of_the_run(cohort, run, tmp_path, capsys):
