@@ -8,6 +8,8 @@ import tyro
 
 from gliomoe.data_shards.augment import AugmentConfig
 from gliomoe.finetune.artefacts import ArtefactConfig
+from gliomoe.finetune.freeze import Freeze
+from gliomoe.finetune.lora import LoraConfig
 from gliomoe.finetune.losses import LossConfig
 from gliomoe.finetune.precision import Precision
 
@@ -37,6 +39,13 @@ class CropConfig:
     """D, H, W in voxels."""
     tumour: float = 0.67
     """Part of the crops that are placed around a voxel of the tumour, the others around tissue."""
+    sequence_dropout: float = 0.0
+    """Probability that a crop lacks a sequence of its case, each by itself; one always stays."""
+
+    def __post_init__(self) -> None:
+        """Refuse what is no probability."""
+        if not (0 <= self.tumour <= 1 and 0 <= self.sequence_dropout <= 1):
+            raise ValueError("crop.tumour and crop.sequence_dropout must lie between 0 and 1")
 
 
 @dataclass(frozen=True)
@@ -48,9 +57,13 @@ class OptimConfig:
     """Initial learning rate of new parts."""
     encoder_lr: float | None = None
     """Initial learning rate of the encoder; None: the same."""
+    layer_decay: float = 1.0
+    """Factor on the encoder's rate from each block to the one before it, the stem last (Clark et
+    al. 2020, BEiT: 0.65 to 0.9); 1: one rate for all of it."""
     momentum: float = 0.9
     """Of SGD, with Nesterov's correction."""
     weight_decay: float = 3e-5
+    """AdamW leaves norms and biases out of it."""
     power: float = 0.9
     """Of the polynomial decay to 0 over all epochs."""
     warmup: int = 0
@@ -62,6 +75,8 @@ class OptimConfig:
         """Refuse rates that cannot work."""
         if min(self.lr, self.clip) <= 0 or (self.encoder_lr is not None and self.encoder_lr <= 0):
             raise ValueError("optim.lr, optim.encoder_lr and optim.clip must be positive")
+        if not 0 < self.layer_decay <= 1:
+            raise ValueError("optim.layer_decay must be above 0 and at most 1")
 
 
 @dataclass(frozen=True)
@@ -119,8 +134,12 @@ class FinetuneConfig:
     """What to learn, jointly."""
     genes: Path | None = None
     """TSV with the cases' genes, for models that take them (mdl_ca)."""
-    freeze: Literal["none", "encoder"] = "none"
-    """What keeps its weights."""
+    freeze: Freeze = "none"
+    """What keeps its weights: the encoder, its first blocks (`partial`), or all of it but low-rank
+    adapters that are merged into the published weights (`lora`)."""
+    train_blocks: int = 2
+    """Blocks of the encoder, counted from its end, that train with `freeze partial`; with 0 only
+    the parts do that pretraining never trains."""
     splits: Path | None = None
     """A `splits.json` of another run to repeat."""
     cache: Path | None = None
@@ -132,6 +151,7 @@ class FinetuneConfig:
     crop: CropConfig = field(default_factory=CropConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
+    lora: LoraConfig = field(default_factory=LoraConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     artefacts: ArtefactConfig = field(default_factory=ArtefactConfig)
@@ -144,6 +164,8 @@ class FinetuneConfig:
             raise ValueError(f"tasks must be one or more of {', '.join(TASKS)}, each once")
         if any(not 0 <= fold < self.folds for fold in self.only_folds):
             raise ValueError(f"only_folds must lie between 0 and {self.folds - 1}")
+        if self.train_blocks < 0:
+            raise ValueError("train_blocks must not be negative")
 
     @property
     def markers(self) -> tuple[Task, ...]:

@@ -77,10 +77,11 @@ class CropDataset(Dataset[StudySample]):
         index = study_at(number, len(self._cases), self._seed)
         case, centres = self._cases[index], self._centres[index]
         generator = torch.Generator().manual_seed(seed_for(self._seed, "crop", number))
-        shape = self._shards.entry(case.position).shape
+        entry = self._shards.entry(case.position)
         centre = draw_centre(centres, self._crop.tumour, generator)
-        start = crop_start(centre, shape, self._crop.size)
-        sample = self._shards.read(case.position, start=start, size=self._crop.size)
+        start = crop_start(centre, entry.shape, self._crop.size)
+        kept = kept_sequences(entry.sequences, self._crop.sequence_dropout, generator)
+        sample = self._shards.read(case.position, start, self._crop.size, kept)
         sample = _with_labels(sample, case)
         if self._artefacts.active:
             drawn = artefacts.draw(self._artefacts, len(sample.sequence), generator)
@@ -118,6 +119,19 @@ def draw_centre(centres: Sequence[Tensor], tumour: float, generator: torch.Gener
     labels = len(centres) - 1
     group = centres[int(kind * labels)] if labels and chance < tumour else centres[-1]
     return group[int(voxel * len(group))]
+
+
+def kept_sequences(present: Sequence[str], dropout: float, generator: torch.Generator) -> list[str]:
+    """The sequences of a case that a crop shows, in their order (modality dropout).
+
+    Args:
+        present: What the case has.
+        dropout: Probability that each is left out; where all would be, one of them stays.
+        generator: Source of randomness; drawn from whatever `dropout` is.
+    """
+    *chances, saved = torch.rand(len(present) + 1, generator=generator).tolist()
+    kept = [name for name, chance in zip(present, chances, strict=True) if chance >= dropout]
+    return kept or [present[int(saved * len(present))]]
 
 
 def crop_start(centre: Tensor, shape: Sequence[int], size: Sequence[int]) -> tuple[int, int, int]:

@@ -76,6 +76,8 @@ class EvaluateConfig:
     """Where a raw folder's shard set is kept; None: OUT/shards."""
     allow_leakage: bool = False
     """Measure on cases that the run has seen."""
+    flips: bool = False
+    """Test-time augmentation: average over all flips along the axes, at eight times the work."""
     device: str = "auto"
     """`auto`: the GPU if there is one."""
 
@@ -105,8 +107,10 @@ def evaluate(config: EvaluateConfig, provenance: dict[str, Any]) -> dict[str, An
         UsageError: If the run is not one, has seen some of the cases, the labels do not fit, or
             the second run needs other preprocessing.
     """
-    run = FinetunedRun.open(config.run)
-    other = None if config.against is None else FinetunedRun.open(config.against)
+    run = FinetunedRun.open(config.run).flipping(config.flips)
+    other = (
+        None if config.against is None else FinetunedRun.open(config.against).flipping(config.flips)
+    )
     if other is not None and other.preprocessing != run.preprocessing:
         raise UsageError(f"{other.path}: preprocesses its cases otherwise than {run.path}")
     if config.labels is not None:

@@ -1,4 +1,4 @@
-"""Prediction of one study: sliding window, ensemble of models, uncertainty.
+"""Prediction of one study: sliding window, flips, ensemble of models, uncertainty.
 
 Windows without tissue are not computed. Markers are averaged over windows, each weighted by the
 tumour found in it, as training looks at crops with tumour only.
@@ -6,7 +6,8 @@ Shapes: M models, V volumes, R regions, D H W voxels, W windows in one call.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import product
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +35,9 @@ class InferenceConfig:
     draws: int = 0
     """Monte Carlo dropout: so many predictions of each model, dropout switched on, are averaged;
     0 predicts once without."""
+    flips: bool = False
+    """Test-time augmentation: predict the study in all eight orientations that flips along D, H
+    and W give, and average the probabilities; eight times the work."""
 
 
 @dataclass(frozen=True)
@@ -85,12 +89,23 @@ def _predictions(
     for model in models:
         model.eval()
         if not config.draws:
-            yield _predict_one(model, sample, config)
+            yield from _orientations(model, sample, config)
             continue
         with torch.random.fork_rng(), mc_dropout(model):
             torch.manual_seed(seed_for(0, "dropout", sample.key))
             for _ in range(config.draws):
-                yield _predict_one(model, sample, config)
+                yield from _orientations(model, sample, config)
+
+
+def _orientations(
+    model: nn.Module, sample: StudySample, config: InferenceConfig
+) -> Iterator[tuple[Tensor | None, dict[str, Tensor]]]:
+    """What a model says of the study as it is and, with `flips`, of its mirror images."""
+    for turned in product((False, True), repeat=3) if config.flips else [(False,) * 3]:
+        axes = [axis for axis, flipped in zip((1, 2, 3), turned, strict=True) if flipped]
+        mirrored = replace(sample, voxels=sample.voxels.flip(axes))
+        seg, told = _predict_one(model, mirrored, config)
+        yield (None if seg is None else seg.flip(axes)), told
 
 
 def binary_entropy(probability: Tensor) -> Tensor:

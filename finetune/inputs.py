@@ -1,4 +1,4 @@
-"""What a model needs of every case beside voxels, checked before any work: sequences and genes."""
+"""What a model needs and what it cannot do, checked before any work: sequences, genes, options."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -11,8 +11,31 @@ from gliomoe.data_shards.errors import UsageError
 from gliomoe.data_shards.label_table import case_name
 from gliomoe.data_shards.reading.indexed import ShardSet
 from gliomoe.finetune.cases import LabelledCase
+from gliomoe.finetune.config import FinetuneConfig
 from gliomoe.finetune.gene_table import ASSAYS, read_gene_table
+from gliomoe.models.heads.entmax import EntmaxHead
 from gliomoe.models.model import Model
+
+
+def check_options(model: Model, config: FinetuneConfig) -> None:
+    """Refuse training options that the model has no part for.
+
+    Raises:
+        UsageError: If sequences shall drop out that the model needs, or a focal loss shall replace
+            that of entmax.
+    """
+    name = str(model.config["name"])
+    if config.crop.sequence_dropout and model.encoder.sequences:
+        raise UsageError(
+            f"--crop.sequence_dropout {config.crop.sequence_dropout}: {name} needs "
+            f"{', '.join(model.encoder.sequences)} of every case; leave it out, or take a gliomoe "
+            "or magpie model"
+        )
+    if config.loss.focal_markers and any(isinstance(m, EntmaxHead) for m in model.modules()):
+        raise UsageError(
+            f"--loss.focal_markers {config.loss.focal_markers}: {name} has the loss of entmax, "
+            "which has no focal form; leave it out"
+        )
 
 
 def with_inputs(

@@ -23,6 +23,7 @@ from gliomoe.data_shards.files import atomic_write
 from gliomoe.data_shards.order import seed_for
 from gliomoe.finetune.config import FinetuneConfig
 from gliomoe.finetune.dataset import CropDataset
+from gliomoe.finetune.freeze import train_mode
 from gliomoe.finetune.losses import losses
 from gliomoe.finetune.optim import learning_rate_factor, make_optimizer, set_learning_rate
 from gliomoe.finetune.precision import autocast
@@ -67,7 +68,7 @@ def train_fold(model: Model, data: FoldData, config: FinetuneConfig, folder: Pat
     """Train a fold, or go on with it; `model` ends with the best weights.
 
     Args:
-        model: On the device it shall train on, encoder frozen or not.
+        model: On the device it shall train on, parts of it frozen or not.
         data: Crops, validation cases and class weights.
         config: The run's configuration.
         folder: Where `state.pt`, `best.pt` and TensorBoard's events are kept.
@@ -112,7 +113,7 @@ def train_epoch(
     writer: "SummaryWriter",
 ) -> None:
     """All optimiser steps of one epoch."""
-    model.train()
+    train_mode(model)
     torch.manual_seed(seed_for(config.seed, "epoch", data.number, epoch))
     steps = config.train.steps_per_epoch or math.ceil(len(data.train) / config.train.batch)
     first = epoch * steps
@@ -130,7 +131,7 @@ def train_epoch(
         parts = train_step(model, optimizer, batch, data, config, step)
         for name, value in parts.items():
             writer.add_scalar(f"loss/{name}", value, step)
-        writer.add_scalar("learning_rate", optimizer.param_groups[-1]["lr"], step)
+        writer.add_scalar("learning_rate", factor * config.optim.lr, step)
         bar.set_description(f"fold {data.number + 1}/{config.folds} loss {parts['total']:.3f}")
         bar.update()
 

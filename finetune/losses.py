@@ -38,6 +38,16 @@ class LossConfig:
     """Weight of the squared size of the routers' logits (ST-MoE: 0.001)."""
     label_smoothing: float = 0.1
     """Of the marker targets."""
+    focal_markers: float = 0.0
+    """γ of the focal loss of markers (Lin et al. 2017: 2), which weighs cases that are hard; 0:
+    cross-entropy."""
+    focal_voxels: float = 0.0
+    """γ of the focal loss of voxels in place of their cross-entropy."""
+
+    def __post_init__(self) -> None:
+        """Refuse exponents whose gradient is infinite where a prediction is sure."""
+        if any(gamma != 0 and gamma < 1 for gamma in (self.focal_markers, self.focal_voxels)):
+            raise ValueError("loss.focal_markers and loss.focal_voxels must be 0, or at least 1")
 
 
 def dice_loss(probability: Tensor, truth: Tensor, epsilon: float = 1e-5) -> Tensor:
@@ -55,12 +65,47 @@ def dice_loss(probability: Tensor, truth: Tensor, epsilon: float = 1e-5) -> Tens
     return 1 - (overlap / (size + epsilon)).mean()
 
 
-def class_loss(logits: Tensor, seg: Tensor) -> Tensor:
-    """Cross-entropy over exclusive classes.
+def focal_loss(
+    logits: Tensor,
+    classes: Tensor,
+    gamma: float,
+    class_weights: Tensor | None = None,
+    smoothing: float = 0.0,
+) -> Tensor:
+    """Cross-entropy whose terms are scaled by (1 - p) ** gamma (Lin et al. 2017, eq. 4).
+
+    Args:
+        logits: [N, C, …].
+        classes: [N, …] int64.
+        gamma: 0 gives `F.cross_entropy`, whose means over weights this keeps.
+        class_weights: [C], None for equal weights.
+        smoothing: Label smoothing towards the uniform distribution.
+    """
+    # Imported here: MONAI takes seconds to import, and most runs need none of its losses.
+    from monai.losses.focal_loss import softmax_focal_loss
+
+    truth = F.one_hot(classes, logits.shape[1]).movedim(-1, 1).to(logits.dtype)
+    truth = (1 - smoothing) * truth + smoothing / logits.shape[1]
+    each = softmax_focal_loss(logits, truth, gamma, class_weights)
+    return each.sum() / (classes.numel() if class_weights is None else class_weights[classes].sum())
+
+
+def region_entropy(logits: Tensor, truth: Tensor, gamma: float) -> Tensor:
+    """Mean binary cross-entropy of overlapping regions, or focal loss; [B, R, D, H, W] each."""
+    if not gamma:
+        return F.binary_cross_entropy_with_logits(logits, truth)
+    from monai.losses.focal_loss import sigmoid_focal_loss
+
+    return sigmoid_focal_loss(logits, truth, gamma).mean()
+
+
+def class_loss(logits: Tensor, seg: Tensor, gamma: float = 0.0) -> Tensor:
+    """Cross-entropy over exclusive classes, or focal loss.
 
     Args:
         logits: [B, K, D, H, W], canonical label k in channel k.
         seg: [B, D, H, W] canonical labels.
+        gamma: Of the focal loss; 0: cross-entropy.
 
     Raises:
         UsageError: If there is a label that the head has no class for.
@@ -71,11 +116,13 @@ def class_loss(logits: Tensor, seg: Tensor) -> Tensor:
             f"a segmentation has label {highest}, the model tells 0 to {logits.shape[1] - 1} "
             "apart; leave such cases out, or take a model with more classes, as mgmt_net"
         )
+    if gamma:
+        return focal_loss(logits.float(), seg.long(), gamma)
     return F.cross_entropy(logits.float(), seg.long())
 
 
 def segmentation_losses(
-    predictions: Predictions, seg: Tensor, labelled: Tensor
+    predictions: Predictions, seg: Tensor, labelled: Tensor, gamma: float = 0.0
 ) -> tuple[Tensor, Tensor]:
     """Dice loss and cross-entropy of the studies with a segmentation, over all levels.
 
@@ -83,6 +130,7 @@ def segmentation_losses(
         predictions: With `seg`, and with `deep` or `classes` where the model has them.
         seg: [B, D, H, W] canonical labels.
         labelled: [B] bool.
+        gamma: Of a focal loss in place of the cross-entropy; 0: none.
 
     Returns:
         Two scalars, averaged over levels with weights 1, 1/2, 1/4, … of the finest.
@@ -96,9 +144,9 @@ def segmentation_losses(
         wanted = F.interpolate(truth, logits.shape[2:]) if level else truth
         overlaps.append(dice_loss(logits.sigmoid(), wanted))
         if level == 0 and predictions.classes is not None:
-            entropies.append(class_loss(predictions.classes[labelled], seg))
+            entropies.append(class_loss(predictions.classes[labelled], seg, gamma))
         else:
-            entropies.append(F.binary_cross_entropy_with_logits(logits, wanted))
+            entropies.append(region_entropy(logits, wanted, gamma))
         weights.append(0.5**level)
     share = truth.new_tensor(weights) / sum(weights)
     return share @ torch.stack(overlaps), share @ torch.stack(entropies)
@@ -110,6 +158,7 @@ def marker_loss(
     class_weights: Tensor | None = None,
     smoothing: float = 0.0,
     activation: Activation = "softmax",
+    gamma: float = 0.0,
 ) -> Tensor:
     """Weighted loss over the studies whose label is known; 0 if none is.
 
@@ -120,6 +169,7 @@ def marker_loss(
         smoothing: Label smoothing towards the uniform distribution, of the cross-entropy.
         activation: `softmax`: cross-entropy; `entmax15`: the loss of Peters et al. 2019, which
             is the one whose gradient is probability minus truth for it.
+        gamma: Of a focal loss in place of the cross-entropy; 0: none.
     """
     known = ~torch.isnan(targets)
     logits, targets = logits[known].float(), targets[known]
@@ -130,6 +180,8 @@ def marker_loss(
     else:
         classes = torch.bucketize(targets, targets.new_tensor(GRADES))
     logits = class_logits(logits)
+    if activation == "softmax" and gamma:
+        return focal_loss(logits, classes, gamma, class_weights, smoothing)
     if activation == "softmax":
         return F.cross_entropy(logits, classes, class_weights, label_smoothing=smoothing)
     each = entmax_package().entmax15_loss(logits, classes)
@@ -181,14 +233,21 @@ def losses(
     labelled = ~torch.isnan(batch.targets["seg"])
     total = predictions.features.pooled.new_zeros((), dtype=torch.float32)
     if predictions.seg is not None and labelled.any() and batch.seg is not None:
-        parts["dice"], parts["ce"] = segmentation_losses(predictions, batch.seg, labelled)
+        parts["dice"], parts["ce"] = segmentation_losses(
+            predictions, batch.seg, labelled, config.focal_voxels
+        )
         total = total + parts["dice"] + config.cross_entropy * parts["ce"]
     told = _shows_tumour(batch, labelled)
     for task, logits in predictions.markers.items():
         targets = batch.targets[task].masked_fill(~told, float("nan"))
         weights = class_weights[task].to(logits.device)
         parts[task] = marker_loss(
-            logits, targets, weights, config.label_smoothing, predictions.activation
+            logits,
+            targets,
+            weights,
+            config.label_smoothing,
+            predictions.activation,
+            config.focal_markers,
         )
         total = total + config.markers / len(predictions.markers) * parts[task]
     if predictions.features.routing:

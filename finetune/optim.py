@@ -1,35 +1,48 @@
-"""Optimiser, learning-rate schedule and what stays frozen."""
-
-from collections.abc import Iterable
+"""Optimiser and learning-rate schedule."""
 
 import torch
 from torch import nn
 
 from gliomoe.finetune.config import OptimConfig
+from gliomoe.finetune.depth import block_names, parameter_depths
 from gliomoe.models.model import Model
 
 
 def make_optimizer(model: Model, config: OptimConfig) -> torch.optim.Optimizer:
-    """SGD or AdamW over the trainable parameters, the encoder's in a group of their own.
+    """SGD or AdamW over the trainable parameters, grouped by rate and weight decay.
+
+    New parts have the rate `lr`. With L blocks, depth n of the encoder has `encoder_lr` times
+    `layer_decay` ** (L + 1 - n), as in BEiT; `gliomoe.finetune.depth` says what depth is.
 
     Args:
         model: Frozen parameters are left out.
         config: Each group keeps its initial rate in `initial_lr`.
     """
-    encoder = {id(p) for p in model.encoder.parameters()}
-    rates = (config.encoder_lr or config.lr, config.lr)
-    groups = []
-    for inside, rate in zip((True, False), rates, strict=True):
-        trainable = [
-            p for p in model.parameters() if p.requires_grad and (id(p) in encoder) is inside
-        ]
-        if trainable:
-            groups.append({"params": trainable, "lr": rate, "initial_lr": rate})
+    encoder_lr = config.encoder_lr or config.lr
+    depths = parameter_depths(model.encoder)
+    newest = len(block_names(model.encoder)) + 1
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        part, _, inner = name.partition(".")
+        rate = config.lr
+        if part == "encoder":
+            rate = encoder_lr * config.layer_decay ** (newest - depths[inner])
+        decay = 0.0 if config.name == "adamw" and _is_bias(name, parameter) else config.weight_decay
+        groups.setdefault((rate, decay), []).append(parameter)
+    listed = [
+        {"params": members, "lr": rate, "initial_lr": rate, "weight_decay": decay}
+        for (rate, decay), members in groups.items()
+    ]
     if config.name == "adamw":
-        return torch.optim.AdamW(groups, weight_decay=config.weight_decay)
-    return torch.optim.SGD(
-        groups, momentum=config.momentum, nesterov=True, weight_decay=config.weight_decay
-    )
+        return torch.optim.AdamW(listed)
+    return torch.optim.SGD(listed, momentum=config.momentum, nesterov=True)
+
+
+def _is_bias(name: str, parameter: nn.Parameter) -> bool:
+    """Whether it shifts or scales channels; tables of biases by sequence have two axes."""
+    return parameter.ndim < 2 or "bias" in name
 
 
 def learning_rate_factor(step: int, steps: int, config: OptimConfig) -> float:
@@ -48,9 +61,3 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
     """Scale every group's initial rate."""
     for group in optimizer.param_groups:
         group["lr"] = group["initial_lr"] * factor
-
-
-def freeze(parameters: Iterable[nn.Parameter]) -> None:
-    """Keep parameters as they are."""
-    for parameter in parameters:
-        parameter.requires_grad_(False)

@@ -45,7 +45,12 @@ class Predictor:
 
     @classmethod
     def open(
-        cls, source: Path, device: str = "auto", genes: Path | None = None, draws: int = 0
+        cls,
+        source: Path,
+        device: str = "auto",
+        genes: Path | None = None,
+        draws: int = 0,
+        flips: bool = False,
     ) -> "Predictor":
         """Load a fine-tuned run's folder (the ensemble of its folds) or one checkpoint folder.
 
@@ -54,6 +59,7 @@ class Predictor:
             device: `auto`: the GPU if there is one.
             genes: Gene table of the cases, for models that take one.
             draws: Predictions with dropout switched on, of each member; 0 predicts without.
+            flips: Average over mirror images.
 
         Raises:
             UsageError: If it is neither, or an encoder without heads, or the gene table is missing.
@@ -72,7 +78,7 @@ class Predictor:
             sha256=hashes[0] if len(hashes) == 1 else joint,
             sequences=tuple(sorted(trained_on, key=SEQUENCES.index)),
             preprocess=PreprocessConfig.from_json(run.preprocessing),
-            inference=replace(run.inference, draws=draws),
+            inference=replace(run.inference, draws=draws, flips=flips),
             thresholds=run.thresholds,
             genes=gene_tables(models[0], genes),
         )

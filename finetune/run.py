@@ -9,7 +9,7 @@ RUN/summary.json        validation by fold, thresholds of the markers
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +84,10 @@ class FinetunedRun:
             thresholds=summary.get("thresholds", training["thresholds"]),
             summary=summary,
         )
+
+    def flipping(self, flips: bool) -> "FinetunedRun":
+        """The run, averaging over mirror images of a study or not."""
+        return replace(self, inference=replace(self.inference, flips=flips))
 
     def models(self, device: torch.device | str = "cpu") -> list[Model]:
         """The ensemble, in evaluation mode."""

@@ -29,11 +29,12 @@ from gliomoe.finetune.cases import (
 )
 from gliomoe.finetune.config import SCRATCH, FinetuneConfig
 from gliomoe.finetune.dataset import CropDataset, read_case
-from gliomoe.finetune.inputs import gene_tables, with_inputs
+from gliomoe.finetune.freeze import freeze
+from gliomoe.finetune.inputs import check_options, gene_tables, with_inputs
 from gliomoe.finetune.loop import FoldData, train_fold
+from gliomoe.finetune.lora import merge
 from gliomoe.finetune.losses import prevalence_weights
 from gliomoe.finetune.metrics.markers import youden_threshold
-from gliomoe.finetune.optim import freeze
 from gliomoe.finetune.precision import pick_device
 from gliomoe.finetune.run import FORMAT, SPLITS, SUMMARY, fold_folder, training_folder
 from gliomoe.finetune.splits import Splits, make_splits, read_splits, write_splits
@@ -93,6 +94,8 @@ def prepare(config: FinetuneConfig) -> Prepared:
     model = create_model(architecture["name"], config.tasks, **architecture["overrides"])
     if checkpoint is not None:
         load_encoder(model, checkpoint)  # what does not fit is refused before anything is written
+    freeze(model, config.freeze, config.train_blocks, config.lora)
+    check_options(model, config)
     gene_tables(model, config.genes)  # bad tables are refused before cases are preprocessed
     if config.labels is not None:
         read_label_table(config.labels)
@@ -142,6 +145,7 @@ def run_fold(config: FinetuneConfig, prepared: Prepared, number: int) -> None:
     folder = training_folder(config.out, number)
     model = build_model(config, prepared, number).to(pick_device(config.train.device))
     validated = train_fold(model, _fold_data(config, prepared, number), config, folder)
+    merge(model)
     write_json(folder / "result.json", asdict(validated))
     training = {
         "kind": "finetune",
@@ -183,8 +187,7 @@ def build_model(config: FinetuneConfig, prepared: Prepared, number: int) -> Mode
     model = create_model(architecture["name"], config.tasks, **architecture["overrides"])
     if prepared.checkpoint is not None:
         load_encoder(model, prepared.checkpoint)
-    if config.freeze == "encoder":
-        freeze(model.encoder.parameters())
+    freeze(model, config.freeze, config.train_blocks, config.lora)
     return model
 
 

@@ -155,7 +155,11 @@ def _lead(summary: Mapping[str, Any]) -> str:
         True: "trained from scratch on",
         False: f"started from the checkpoint {Path(summary['from']).name} and adapted to",
     }[summary["from"] == SCRATCH]
-    frozen = " with a frozen encoder" if summary["freeze"] == "encoder" else ""
+    frozen = {
+        "encoder": " with a frozen encoder",
+        "partial": " with the first blocks of the encoder frozen",
+        "lora": " by low-rank adapters of a frozen encoder",
+    }.get(summary["freeze"], "")
     names = ["tumour segmentation" if t == "seg" else TASK_NAMES[t] for t in summary["tasks"]]
     text = (
         f"{summary['model']} was {start} {summary['cases']} labelled cases{frozen}, "

@@ -31,6 +31,8 @@ class Options:
     draws: int = 0
     """Monte Carlo dropout: predict so often with dropout switched on and take the mean; 0: once,
     without."""
+    flips: bool = False
+    """Test-time augmentation: average over all flips along the axes, at eight times the work."""
     device: str = "auto"
     """`auto`: the GPU if there is one."""
     json: bool = False
@@ -40,7 +42,9 @@ class Options:
 def run(options: Options) -> int:
     """Predict; 1 if a case failed."""
     cases = find_cases(options.input)
-    predictor = Predictor.open(options.model, options.device, options.genes, options.draws)
+    predictor = Predictor.open(
+        options.model, options.device, options.genes, options.draws, options.flips
+    )
     report = predict_cases(predictor, cases, options.out, options.written)
     for name, reason in report.failed.items():
         print(f"gliomoe predict: {name}: {reason}", file=sys.stderr)

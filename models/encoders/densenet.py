@@ -82,6 +82,8 @@ class DenseNetEncoder(DenseEncoder):
     features, 256 × 7 × 7 × 7 of a volume of 224³; tokens are those.
     """
 
+    stem_names, trunk_names = ("stem",), (("blocks",),)
+
     def __init__(self, config: MDLCAConfig):
         # MONAI is slow to import, and importing the models must not do it.
         from monai.networks.nets import DenseNet

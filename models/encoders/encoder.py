@@ -26,6 +26,12 @@ class Encoder(nn.Module):
     dense_only: tuple[str, ...] = ()
     """Children that run only with `keep=None`; pretraining leaves them as they are."""
 
+    stem_names: tuple[str, ...] = ()
+    """Children and parameters that come before the first block."""
+    trunk_names: tuple[tuple[str, ...], ...]
+    """Children whose own children are the blocks, from input to output; those named together run
+    side by side, so that their first children are equally deep, and so on."""
+
     def __call__(self, batch: Batch, keep: Tensor | None = None) -> Features:
         """Features of a batch, of all tissue or of the positions `keep` [B, Gd, Gh, Gw]."""
         return super().__call__(batch, keep)

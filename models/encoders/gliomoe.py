@@ -145,6 +145,7 @@ class GlioMoE(Encoder):
     """Encoder of the family; see the module's docstring."""
 
     dense_only = ("detail",)
+    stem_names, trunk_names = ("stem", "registers"), (("blocks",),)
 
     def __init__(self, config: GlioMoEConfig):
         super().__init__()

@@ -138,6 +138,7 @@ class HybridEncoder(DenseEncoder):
     """
 
     dense_only = ("fuse_skips",)
+    stem_names, trunk_names = ("cmaf", "patches"), (("cnn", "swin"),)
     sequences = FOUR
 
     def __init__(self, config: MGMTNetConfig):

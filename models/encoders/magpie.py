@@ -146,6 +146,9 @@ class Stem(Recomputable):
 class Magpie(DenseEncoder):
     """Backbone, MS-DA over its coarse levels, and a sparse transformer on the coarsest."""
 
+    stem_names = ("stem",)
+    trunk_names = (("stages",), ("mixing",), ("attention", "feed_forward"))
+
     def __init__(self, config: MagpieConfig):
         super().__init__()
         self.config = config

@@ -62,6 +62,7 @@ class ResidualUNetEncoder(DenseEncoder):
     """
 
     sequences = FOUR
+    trunk_names = (("stages",),)
 
     def __init__(self, config: AttentionUNetConfig):
         super().__init__()

@@ -129,6 +129,8 @@ def swin_channels(inputs: int, feature_size: int) -> tuple[int, ...]:
 class SwinEncoder(DenseEncoder):
     """T1, T1ce, T2 and FLAIR as four channels; level 0 of the pyramid is these channels."""
 
+    trunk_names = (("swin",),)
+
     def __init__(self, config: MTSUNetConfig, sequences: Sequence[str] = FOUR):
         super().__init__()
         self.config = config

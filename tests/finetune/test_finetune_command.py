@@ -153,6 +153,9 @@ def test_evaluation_prints_a_table(cohort, run, tmp_path, capsys):
     assert cohort.evaluate(run, tmp_path / "e") == 0
     text = capsys.readouterr().out
     assert "5 cases, 2 fold(s)" in text and "WT" in text and "AUC" in text
+    assert cohort.evaluate(run, tmp_path / "flipped", "--flips") == 0
+    tables = [(tmp_path / name / "cases.csv").read_text() for name in ("e", "flipped")]
+    assert tables[0] != tables[1]
 
 
 def test_evaluation_refuses_cases_of_the_run(cohort, run, tmp_path, capsys):
@@ -179,6 +182,18 @@ def test_a_checkpoint_brings_its_encoder(cohort, checkpoint, tmp_path):
     kept = [name for name in ours if torch.equal(ours[name], theirs[name])]
     changed = set(ours) - set(kept)
     assert changed and all(name.endswith("by_sequence") for name in changed)
+
+
+def test_adapters_end_in_an_ordinary_checkpoint(cohort, checkpoint, tmp_path):
+    lora = ["--freeze", "lora", "--lora.rank", "2", "--only_folds", "0", "--allow_leakage", "True"]
+    assert cohort.finetune(tmp_path / "run", "--from", str(checkpoint), *lora) == 0
+    assert read_config(tmp_path / "run/fold_0")["training"]["freeze"] == "lora"
+    ours = FinetunedRun.open(tmp_path / "run").models()[0].encoder.state_dict()
+    torch.manual_seed(5)
+    theirs = create_model("gliomoe_tiny", patch_size=4).encoder.state_dict()
+    assert ours.keys() == theirs.keys()
+    changed = {name for name in ours if not torch.equal(ours[name], theirs[name])}
+    assert "blocks.0.attention.qkv.weight" in changed and "norm.weight" not in changed
 
 
 def test_leakage_is_refused_by_name(cohort, checkpoint, tmp_path, capsys):
@@ -222,6 +237,7 @@ def test_what_contradicts_a_checkpoint(cohort, checkpoint, tmp_path, capsys, mor
         (["--data", "nowhere"], 2, "nowhere"),
         (["--labels", "none.tsv"], 2, "none.tsv: no such label table"),
         (["--tasks", "seg", "idhh"], 2, "idhh"),
+        (["--freeze", "partial", "--train_blocks", "7"], 2, "gliomoe_tiny has 6 blocks"),
     ],
 )
 def test_wrong_calls_are_one_line_and_leave_nothing(cohort, tmp_path, capsys, more, code, message):

@@ -140,3 +140,30 @@ def test_dropout_draws_are_averaged_and_the_same_for_a_study():
 def test_a_model_without_dropout_has_nothing_to_draw():
     with pytest.raises(ModelError, match="no dropout layer"):
         predict_study([Voxelwise()], sample(), InferenceConfig(precision="fp32", draws=4))
+
+
+class Sloping(Voxelwise):
+    """Its logits and marker lean on where a voxel is, so that a mirror image differs."""
+
+    def forward(self, batch: StudyBatch) -> Predictions:
+        slope = sum(
+            (axis + 1) * torch.linspace(0, 1, side).view([-1 if a == axis else 1 for a in range(3)])
+            for axis, side in enumerate(batch.voxels.shape[2:])
+        )
+        return super().forward(replace(batch, voxels=batch.voxels * slope))
+
+
+def test_flips_are_the_mean_of_eight_predictions_by_hand():
+    study, config = sample((10, 10, 12)), InferenceConfig(window=(8, 8, 8), precision="fp32")
+    regions, markers = [], []
+    for axes in ((), (1,), (2,), (3,), (1, 2), (1, 3), (2, 3), (1, 2, 3)):
+        mirrored = replace(study, voxels=torch.flip(study.voxels, axes))
+        one = predict_study([Sloping()], mirrored, config)
+        regions.append(torch.flip(one.regions, axes))
+        markers.append(one.markers["grade"])
+    flipped = predict_study([Sloping()], study, replace(config, flips=True))
+    torch.testing.assert_close(flipped.regions, torch.stack(regions).mean(0))
+    torch.testing.assert_close(flipped.markers["grade"], torch.stack(markers).mean(0))
+    assert not torch.allclose(flipped.regions, regions[0], atol=1e-3)
+    both = predict_study([Sloping(), Sloping(-1.0)], study, replace(config, flips=True))
+    torch.testing.assert_close(both.regions, torch.full_like(both.regions, 0.5))

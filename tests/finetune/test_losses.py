@@ -1,5 +1,7 @@
 """Losses against their formulas, and unknown labels without any gradient."""
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -11,9 +13,11 @@ from gliomoe.finetune.losses import (
     LossConfig,
     class_loss,
     dice_loss,
+    focal_loss,
     losses,
     marker_loss,
     prevalence_weights,
+    region_entropy,
     segmentation_losses,
 )
 from gliomoe.models.features import Features, Predictions, Routing
@@ -175,3 +179,52 @@ def test_entmax_loss_pulls_by_probability_minus_truth():
     shares = probabilities(logits.detach(), "entmax15")
     truth = torch.eye(3)[[0, 1]]
     torch.testing.assert_close(logits.grad, (shares - truth) * torch.tensor([[1.0], [2.0]]) / 3)
+
+
+def test_focal_loss_by_hand():
+    logits = torch.tensor([[0.0, math.log(3)], [0.0, 0.0]])  # p = (1/4, 3/4), (1/2, 1/2)
+    classes, weights = torch.tensor([1, 0]), torch.tensor([2.0, 1.0])
+    one, two = 0.25**2 * -math.log(0.75), 0.5**2 * math.log(2)
+    assert focal_loss(logits, classes, 2.0).item() == pytest.approx((one + two) / 2)
+    weighted = focal_loss(logits, classes, 2.0, weights).item()
+    assert weighted == pytest.approx((one + 2 * two) / 3)
+    marker = marker_loss(torch.tensor([[math.log(3)]]), torch.tensor([1.0]), gamma=2.0)
+    assert marker.item() == pytest.approx(one)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_focal_loss_without_gamma_is_cross_entropy(smoothing):
+    torch.manual_seed(0)
+    logits, classes = torch.randn(6, 3), torch.tensor([0, 1, 2, 2, 1, 0])
+    weights = torch.tensor([0.5, 1.0, 3.0])
+    torch.testing.assert_close(
+        focal_loss(logits, classes, 0.0, weights, smoothing),
+        F.cross_entropy(logits, classes, weights, label_smoothing=smoothing),
+    )
+    voxels, seg = torch.randn(2, 4, 3, 3, 3), torch.randint(0, 4, (2, 3, 3, 3))
+    torch.testing.assert_close(focal_loss(voxels, seg, 0.0), F.cross_entropy(voxels, seg))
+
+
+def test_focal_loss_of_regions():
+    logits = torch.tensor([math.log(3), math.log(3), 0.0]).view(1, 3, 1, 1, 1)
+    truth = torch.tensor([1.0, 0.0, 1.0]).view(1, 3, 1, 1, 1)
+    terms = [0.25**2 * -math.log(0.75), 0.75**2 * -math.log(0.25), 0.5**2 * math.log(2)]
+    assert region_entropy(logits, truth, 2.0).item() == pytest.approx(sum(terms) / 3)
+
+
+def test_focal_options_reach_the_total():
+    seg = torch.zeros(2, 4, 4, 4, dtype=torch.uint8)
+    seg[:, :2] = 3
+    batch, predictions, logits, marker = scene([1.0, 1.0], [0.0, 1.0], seg)
+    config = LossConfig(focal_markers=2.0, focal_voxels=1.5, label_smoothing=0.0)
+    parts = losses(predictions, batch, config, {"idh": torch.ones(2)})
+    assert parts["ce"].item() == pytest.approx(
+        region_entropy(logits, to_regions(seg).float(), 1.5).item()
+    )
+    pair = torch.cat([torch.zeros(2, 1), marker], 1)
+    assert parts["idh"].item() == pytest.approx(focal_loss(pair, torch.tensor([0, 1]), 2.0).item())
+
+
+def test_an_exponent_below_one_is_refused():
+    with pytest.raises(ValueError, match="must be 0, or at least 1"):
+        LossConfig(focal_markers=0.5)

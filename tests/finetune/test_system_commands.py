@@ -163,6 +163,12 @@ def test_genes_reach_training_evaluation_and_prediction(
             "attention_unet needs t1, t1ce, t2, flair; case case-0 lacks t1ce, t2",
         ),
         (MDL_CA, "mdl_ca needs the cases' gene table: give it with --genes TABLE"),
+        ([*MDL_CA, "--loss.focal_markers", "2"], "mdl_ca has the loss of entmax"),
+        (
+            ["--model", "attention_unet", "--tasks", "seg", "--crop.sequence_dropout", "0.3"],
+            "attention_unet needs t1, t1ce, t2, flair of every case",
+        ),
+        (["--crop.sequence_dropout", "1.5"], "must lie between 0 and 1"),
         (["--arch.set", "experts"], "write it as name=value"),
         (["--arch.set", "experts=x"], "setting experts of gliomoe: 'x' is a str"),
         (["--arch.set", "expert=4"], "unknown setting 'expert' of gliomoe"),

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import Counter
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -16,10 +17,17 @@ from gliomoe.finetune import artefacts, loop
 from gliomoe.finetune.artefacts import ArtefactConfig
 from gliomoe.finetune.cases import labelled_cases
 from gliomoe.finetune.config import CropConfig, FinetuneConfig, OptimConfig, TrainConfig
-from gliomoe.finetune.dataset import CropDataset, candidate_centres, crop_start, read_case
+from gliomoe.finetune.dataset import (
+    CropDataset,
+    candidate_centres,
+    crop_start,
+    kept_sequences,
+    read_case,
+)
+from gliomoe.finetune.freeze import freeze
 from gliomoe.finetune.loop import FoldData, train_fold, train_step
 from gliomoe.finetune.losses import prevalence_weights
-from gliomoe.finetune.optim import freeze, learning_rate_factor, make_optimizer
+from gliomoe.finetune.optim import learning_rate_factor, make_optimizer
 from gliomoe.models.model import Model
 from gliomoe.models.registry import create_model
 
@@ -43,9 +51,11 @@ def config_of(folder: Path, **train: int) -> FinetuneConfig:
     )
 
 
-def small_model(config: FinetuneConfig) -> Model:
-    torch.manual_seed(0)
-    return create_model("gliomoe_tiny", config.tasks, **SMALL)
+def small_model(config: FinetuneConfig, seed: int = 0) -> Model:
+    torch.manual_seed(seed)
+    model = create_model("gliomoe_tiny", config.tasks, **SMALL)
+    freeze(model, config.freeze, config.train_blocks, config.lora)
+    return model
 
 
 @pytest.fixture(scope="module")
@@ -77,8 +87,10 @@ def test_a_few_dozen_steps_find_the_tumour(fold, tmp_path):
     assert list(tmp_path.glob("events.out.tfevents*"))
 
 
-def test_an_interrupted_fold_ends_as_an_uninterrupted_one(fold, tmp_path, monkeypatch):
+@pytest.mark.parametrize("how", ["none", "lora"])
+def test_an_interrupted_fold_ends_as_an_uninterrupted_one(fold, tmp_path, monkeypatch, how):
     config, data = fold
+    config = replace(config, freeze=how)
     whole, halves = small_model(config), small_model(config)
     first = train_fold(whole, data, config, tmp_path / "whole")
 
@@ -91,8 +103,7 @@ def test_an_interrupted_fold_ends_as_an_uninterrupted_one(fold, tmp_path, monkey
     with pytest.raises(KeyboardInterrupt):
         train_fold(halves, data, config, tmp_path / "halves")
     monkeypatch.undo()
-    torch.manual_seed(99)
-    fresh = create_model("gliomoe_tiny", config.tasks, **SMALL)
+    fresh = small_model(config, seed=99)
     second = train_fold(fresh, data, config, tmp_path / "halves")
     assert asdict(first) == asdict(second)
     for name, tensor in whole.state_dict().items():
@@ -128,22 +139,27 @@ def test_a_loss_that_is_not_finite_names_the_studies(fold):
     assert all(torch.equal(t, before[name]) for name, t in model.encoder.state_dict().items())
 
 
-def test_a_frozen_encoder_keeps_its_weights(fold):
+@pytest.mark.parametrize(
+    ("how", "moving"),
+    [
+        ("encoder", ("heads.",)),
+        ("partial", ("heads.", "encoder.blocks.1.", "encoder.norm.", "encoder.detail.")),
+    ],
+)
+def test_what_is_frozen_keeps_its_weights(fold, how, moving):
     config, data = fold
+    config = replace(config, freeze=how, train_blocks=1)
     model = small_model(config)
-    freeze(model.encoder.parameters())
     before = {name: t.clone() for name, t in model.state_dict().items()}
     optimizer = make_optimizer(model, config.optim)
     train_step(model, optimizer, collate([data.train[0], data.train[1]]), data, config, 0)
     changed = {n for n, t in model.state_dict().items() if not torch.equal(t, before[n])}
-    assert changed and all(name.startswith("heads.") for name in changed)
+    assert all(name.startswith(moving) for name in changed)
+    assert all(any(name.startswith(part) for name in changed) for part in moving)
 
 
-def test_encoder_and_heads_have_rates_of_their_own(fold):
-    config, _ = fold
-    optim = replace(config.optim, lr=1e-2, encoder_lr=1e-3)
-    rates = [group["lr"] for group in make_optimizer(small_model(config), optim).param_groups]
-    assert rates == [1e-3, 1e-2]
+def test_rates_warm_up_and_decay(fold):
+    optim = replace(fold[0].optim, lr=1e-2)
     assert learning_rate_factor(50, 100, replace(optim, power=0.9)) == pytest.approx(0.5**0.9)
     assert learning_rate_factor(0, 100, replace(optim, warmup=9)) == pytest.approx(0.1)
 
@@ -155,6 +171,23 @@ def test_crops_depend_on_their_number_alone(fold):
     assert {data.train[n].key for n in range(6)} == {f"case-{n}" for n in range(6)}
     unlabelled = next(s for s in map(data.train.__getitem__, range(6)) if s.key == "case-1")
     assert math.isnan(unlabelled.targets["seg"]) and not unlabelled.seg.any()
+
+
+def test_crops_lose_sequences_by_their_number(fold):
+    config, data = fold
+    crop = replace(config.crop, sequence_dropout=0.5)
+    dropping = CropDataset(data.train._shards, data.train._cases, crop, QUIET, seed=0)
+    kept = [tuple(dropping[n].sequence.tolist()) for n in range(40)]
+    assert kept == [tuple(dropping[n].sequence.tolist()) for n in range(40)]
+    assert set(kept) == {(0,), (3,), (0, 3)}  # T1, FLAIR, both; never none
+    number = kept.index((3,))
+    assert torch.equal(dropping[number].voxels[0], data.train[number].voxels[1])
+    generator = torch.Generator().manual_seed(0)
+    counts = Counter(len(kept_sequences("abcd", 1.0, generator)) for _ in range(50))
+    assert counts == {1: 50} and kept_sequences("abcd", 0.0, generator) == list("abcd")
+    each = Counter(name for _ in range(2000) for name in kept_sequences("abcd", 0.3, generator))
+    # 0.7, and a quarter of the times that all four would go.
+    assert all(count / 2000 == pytest.approx(0.7 + 0.3**4 / 4, abs=0.04) for count in each.values())
 
 
 def test_most_crops_show_the_tumour(fold):
