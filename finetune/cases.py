@@ -10,19 +10,27 @@ from torch import Tensor
 
 from gliomoe.data_shards.building.plan import BUILD
 from gliomoe.data_shards.errors import UsageError
+from gliomoe.data_shards.files import write_list
 from gliomoe.data_shards.format.dataset import DATASET
 from gliomoe.data_shards.identity.seen import Seen
 from gliomoe.data_shards.ingest import find_studies
 from gliomoe.data_shards.label_table import (
+    Conflict,
+    Targets,
     known_counts,
     match_cases,
     read_label_table,
     read_labels,
+    settle,
+    shown,
 )
 from gliomoe.data_shards.reading.indexed import ShardSet
 from gliomoe.finetune.splits import Case
 
 log = logging.getLogger(__name__)
+
+CONFLICTS = "label_conflicts.csv"
+"""Labels left unknown because their sources contradict each other, one line for each source."""
 
 
 @dataclass(frozen=True)
@@ -51,10 +59,9 @@ def labelled_cases(
         UsageError: If the table does not fit the studies, or a task has no label at all.
     """
     entries = [shards.entry(i) for i in range(len(shards))]
-    table = {}
+    table: Mapping[str, Targets] = {}
     if labels is not None:
-        keys = {entry.key: entry.subject for entry in entries}
-        table = match_cases(read_label_table(labels), keys, labels)
+        table = _told_targets(shards, labels, tasks)
     elif any(task != "seg" for task in tasks):
         table = _own_labels(shards)
     cases = []
@@ -71,9 +78,51 @@ def labelled_cases(
             where = labels or "the data, and there is no label table (--labels)"
             what = "segmentation in the data" if task == "seg" else f"known label in {where}"
             raise UsageError(f"task {task}: no case has a {what}; leave it out of --tasks")
-    if len(cases) < len(entries):
-        log.info("%d of %d studies carry labels", len(cases), len(entries))
+    labelled = {case.key for case in cases}
+    if without := [entry.key for entry in entries if entry.key not in labelled]:
+        log.info(
+            "%d of %d studies carry labels; without: %s", len(cases), len(entries), shown(without)
+        )
     return cases
+
+
+def write_conflicts(out: Path, shards: ShardSet, labels: Path | None, tasks: Sequence[str]) -> None:
+    """List the contradictions of a label table in `label_conflicts.csv`; no file if none."""
+    conflicts: list[Conflict] = []
+    if labels is not None:
+        conflicts = settle(match_cases(read_label_table(labels), _subjects(shards), labels)[0])[1]
+    rows = [
+        (c.key, c.task, f"{r.target:g}", r.method.name.lower(), r.line, r.column, r.value)
+        for c in conflicts
+        if c.task in tasks
+        for r in c.readings
+    ]
+    columns = ("case", "task", "target", "method", "line", "column", "value")
+    write_list(out / CONFLICTS, columns, rows)
+
+
+def _told_targets(shards: ShardSet, labels: Path, tasks: Sequence[str]) -> dict[str, Targets]:
+    """Study key → task → target by a table; what it says in vain is told."""
+    matched, unknown = match_cases(read_label_table(labels), _subjects(shards), labels)
+    if unknown:
+        log.warning(
+            "%s: %d row(s) of cases that the data lack: %s", labels, len(unknown), shown(unknown)
+        )
+    targets, conflicts = settle(matched)
+    if of_tasks := [f"{c.task} of {c.key}" for c in conflicts if c.task in tasks]:
+        log.warning(
+            "%s: %d label(s) left out, their sources disagree: %s",
+            labels,
+            len(of_tasks),
+            shown(of_tasks),
+        )
+    return targets
+
+
+def _subjects(shards: ShardSet) -> dict[str, str]:
+    """Study key → subject."""
+    entries = (shards.entry(i) for i in range(len(shards)))
+    return {entry.key: entry.subject for entry in entries}
 
 
 def require_labels(data: Path, tasks: Sequence[str]) -> None:
@@ -120,9 +169,8 @@ def refuse_leakage(cases: Sequence[LabelledCase], seen: Seen, source: str) -> No
     """
     known = seen.which(case.looks for case in cases)
     if leaked := [case.key for case, is_known in zip(cases, known, strict=True) if is_known]:
-        shown = ", ".join(leaked[:5]) + (" …" if len(leaked) > 5 else "")
         raise UsageError(
-            f"{source} was trained on {len(leaked)} of {len(cases)} cases: {shown}; "
+            f"{source} was trained on {len(leaked)} of {len(cases)} cases: {shown(leaked)}; "
             "leave them out, or say --allow-leakage True"
         )
 

@@ -31,7 +31,13 @@ from gliomoe.data_shards.label_table import read_label_table
 from gliomoe.data_shards.labels import REGIONS, to_regions
 from gliomoe.data_shards.preprocess import PreprocessConfig
 from gliomoe.data_shards.reading.indexed import ShardSet
-from gliomoe.finetune.cases import LabelledCase, carried_tasks, labelled_cases, refuse_leakage
+from gliomoe.finetune.cases import (
+    LabelledCase,
+    carried_tasks,
+    labelled_cases,
+    refuse_leakage,
+    write_conflicts,
+)
 from gliomoe.finetune.dataset import read_case
 from gliomoe.finetune.inference import predict_study
 from gliomoe.finetune.inputs import with_inputs
@@ -141,6 +147,7 @@ def evaluate(config: EvaluateConfig, provenance: dict[str, Any]) -> dict[str, An
         metrics["against"] = {"run": str(other.path), **compare(results, theirs)}
     metrics["provenance"] = provenance
     write_cases(config.out / "cases.csv", results)
+    write_conflicts(config.out, shards, config.labels, run.tasks)
     write_json(config.out / "metrics.json", metrics)
     return metrics
 

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from gliomoe.data_shards.errors import UsageError
-from gliomoe.data_shards.label_table import ID_COLUMNS, UNKNOWN
+from gliomoe.data_shards.label_table import is_case_column
+from gliomoe.data_shards.label_values import UNKNOWN
 from gliomoe.data_shards.table import plain, read_rows
 
 ASSAYS = ("mutation", "copy_number", "expression")
@@ -36,7 +37,7 @@ def read_gene_table(path: Path, genes: Sequence[str]) -> dict[str, Tensor]:
     """
     header, rows = read_rows(path, "gene table")
     names = [name.strip() for name in header]
-    id_column = next((i for i, name in enumerate(names) if plain(name) in ID_COLUMNS), None)
+    id_column = next((i for i, name in enumerate(names) if is_case_column(name)), None)
     if id_column is None:
         raise UsageError(
             f"{path}: no column names the subjects; call one participant_id, subject or case"

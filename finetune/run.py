@@ -2,6 +2,7 @@
 
 RUN/run.json            configuration, versions
 RUN/splits.json         which case trains and validates in which fold
+RUN/label_conflicts.csv labels left out because their sources disagree, if there are any
 RUN/fold_<i>/           checkpoint folder with the best weights of fold i, there once it is done
 RUN/training/fold_<i>/  TensorBoard events, `result.json` (validation, with probabilities)
 RUN/summary.json        validation by fold, thresholds of the markers

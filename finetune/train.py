@@ -26,6 +26,7 @@ from gliomoe.finetune.cases import (
     refuse_leakage,
     require_labels,
     task_counts,
+    write_conflicts,
 )
 from gliomoe.finetune.config import SCRATCH, FinetuneConfig
 from gliomoe.finetune.dataset import CropDataset, read_case
@@ -132,6 +133,7 @@ def finetune(config: FinetuneConfig, prepared: Prepared) -> dict[str, Any]:
         What is written to `summary.json`.
     """
     write_splits(config.out / SPLITS, prepared.splits)
+    write_conflicts(config.out, prepared.shards, config.labels, config.tasks)
     for number in config.run_folds:
         if not _done(config.out, number):
             run_fold(config, prepared, number)

@@ -11,7 +11,13 @@ from gliomoe.data_shards.errors import UsageError
 from gliomoe.data_shards.nifti import write_nifti
 from gliomoe.data_shards.preprocess import PreprocessConfig
 from gliomoe.data_shards.reading.indexed import ShardSet
-from gliomoe.finetune.cases import carried_tasks, labelled_cases, require_labels
+from gliomoe.finetune.cases import (
+    CONFLICTS,
+    carried_tasks,
+    labelled_cases,
+    require_labels,
+    write_conflicts,
+)
 
 STEPS = ("background", "grid", "crop")  # what is simulated here has no brain to extract
 SMALL = BuildConfig(keep_ids=True, preprocess=PreprocessConfig(spacing=None, steps=STEPS))
@@ -45,6 +51,32 @@ def test_a_table_wins_over_what_the_studies_carry(cohort, tmp_path):
     table = tmp_path / "labels.csv"
     table.write_text("case,idh\nsub-C,mutant\n", "utf-8")
     assert [case.key for case in labelled_cases(shards, table, ["idh"])] == ["sub-c"]
+
+
+def test_what_a_table_says_in_vain_is_told_and_listed(ball_shards, tmp_path, caplog):
+    shards = ShardSet.open(ball_shards(range(3)))
+    table = tmp_path / "labels.csv"
+    table.write_text(
+        "case,IDH NGS,IDH IHC,IDH,TERT,TERT status\n"
+        "case-0,wt,positive,,wt,mut\ncase-1,n/a,negative,,,\nghost,wt,,,,\n"
+        "case-2,,,wt,,\ncase-2,,,mutant,,\n"
+    )
+    with caplog.at_level("INFO"):
+        cases = {case.key: case.targets for case in labelled_cases(shards, table, ["idh"])}
+    assert cases == {"case-0": {"idh": 0.0}, "case-1": {"idh": 0.0}}
+    assert caplog.messages == [
+        f"{table}: 1 row(s) of cases that the data lack: ghost",
+        f"{table}: 1 label(s) left out, their sources disagree: idh of case-2",
+        "2 of 3 studies carry labels; without: case-2",
+    ]
+    write_conflicts(tmp_path, shards, table, ["idh"])
+    assert (tmp_path / CONFLICTS).read_text() == (
+        "case,task,target,method,line,column,value\n"
+        "case-2,idh,0,unspecified,5,IDH,wt\n"
+        "case-2,idh,1,unspecified,6,IDH,mutant\n"
+    )
+    write_conflicts(tmp_path, shards, None, ["idh"])
+    assert not (tmp_path / CONFLICTS).exists()
 
 
 def test_records_hold_labels_only_where_there_are_some(cohort, tmp_path):

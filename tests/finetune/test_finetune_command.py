@@ -246,11 +246,11 @@ def test_wrong_calls_are_one_line_and_leave_nothing(cohort, tmp_path, capsys, mo
     assert not (tmp_path / "run").exists()
 
 
-def test_unknown_cases_in_the_table(cohort, tmp_path, capsys, write_labels):
-    labels = write_labels(tmp_path / "t.tsv", range(9))
+def test_a_table_of_other_cases(cohort, tmp_path, capsys, write_labels):
+    labels = write_labels(tmp_path / "t.tsv", range(30, 32))
     assert cohort.finetune(tmp_path / "run", labels=labels) == 2
     message = error_of(capsys)
-    assert f"{labels}: 1 of 9 cases are not in the data: case-8" in message
+    assert f"{labels}: none of its cases is in the data: case-30, case-31; the data" in message
     assert not (tmp_path / "run").exists()
 
 
