@@ -58,6 +58,7 @@ def train_step(training: Training, step: int) -> tuple[StepReport, Views, tuple[
     outcomes: list[dict[str, torch.Tensor]] = []
     keys: list[tuple[str, ...]] = []
     damaged: list[str] = []
+    statistics = distributed.keep_statistics(engine.module)
     watch = Stopwatch(engine.device)
     for part in range(config.engine.accumulation):
         pairs = training.parts.take()
@@ -81,9 +82,10 @@ def train_step(training: Training, step: int) -> tuple[StepReport, Views, tuple[
     lr = learning_rate(step, config.run.steps, config.optim)
     norm = engine.step(lr)
     watch.mark("optimizer")
-    distributed.share_statistics(engine.module)
     use = mean.pop("expert_use", None)
-    if norm is not None:
+    if norm is None:
+        distributed.restore_statistics(statistics)  # the forward pass has moved them
+    else:
         _follow(training, step, use)
     report = StepReport(
         step=step,
@@ -102,8 +104,9 @@ def train_step(training: Training, step: int) -> tuple[StepReport, Views, tuple[
 
 
 def _follow(training: Training, step: int, use: torch.Tensor | None) -> None:
-    """What follows a change of the weights: biases of the routers, teachers."""
+    """What follows a change of the weights: statistics of all ranks, routers' biases, teachers."""
     engine, config = training.engine, training.config
+    distributed.share_statistics(engine.module)
     if config.model.overrides.get("router_bias") and use is not None:
         update_bias(engine.module.encoder, use, config.optim.bias_rate)
     engine.module.after_step(step)

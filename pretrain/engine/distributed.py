@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 T = TypeVar("T")
+Statistics = list[tuple[Tensor, Tensor]]
+"""Buffers, each with a copy of what it was."""
 
 
 def world() -> tuple[int, int]:
@@ -29,11 +31,25 @@ def gather(tensor: Tensor) -> Tensor:
         [ranks · N, ...]. The gradient of a row goes back to the rank that it came from, summed
         over all ranks that used it.
     """
-    if world()[1] == 1:
-        return tensor
-    from torch.distributed.nn.functional import all_gather
+    return tensor if world()[1] == 1 else _Gather.apply(tensor)
 
-    return torch.cat(list(all_gather(tensor.contiguous())))
+
+class _Gather(torch.autograd.Function):
+    """`gather`; each rank's loss has a gradient for the rows of all."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        rank, count = world()
+        ctx.own = slice(rank * len(tensor), (rank + 1) * len(tensor))
+        parts = [torch.empty_like(tensor) for _ in range(count)]
+        dist.all_gather(parts, tensor.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> Tensor:
+        summed = upstream.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(summed)
+        return summed[ctx.own]
 
 
 def mean(tensor: Tensor) -> Tensor:
@@ -57,6 +73,17 @@ def add(tensor: Tensor, device: torch.device) -> Tensor:
 def batch_norms(module: nn.Module) -> list[_BatchNorm]:
     """Layers that normalise over the studies of one process."""
     return [part for part in module.modules() if isinstance(part, _BatchNorm)]
+
+
+def keep_statistics(module: nn.Module) -> Statistics:
+    """The running statistics of batch norms, as they are before a step that may be skipped."""
+    return [(kept, kept.clone()) for layer in batch_norms(module) for kept in layer.buffers()]
+
+
+def restore_statistics(statistics: Statistics) -> None:
+    """Put back, in place, what `keep_statistics` copied."""
+    for kept, copy in statistics:
+        kept.copy_(copy)
 
 
 @torch.no_grad()

@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from gliomoe.data_shards.errors import DataError
-from gliomoe.pretrain import loop
+from gliomoe.models.blocks.normalisation import BatchNorm
+from gliomoe.pretrain import build, loop
 from gliomoe.pretrain import step as steps
 from gliomoe.pretrain.checkpoints import store as checkpoints
 from gliomoe.pretrain.faults.damaged import DAMAGED, Damaged
@@ -111,6 +112,42 @@ def test_a_spike_changes_nothing_and_a_continued_run_sees_it_too(config, monkeyp
     spike_at(monkeypatch, {14 - 6})  # the run goes on from step 3
     assert pretrain(broken)
     assert trace(broken.run.out) == trace(config.run.out)
+
+
+def test_a_skipped_step_leaves_running_statistics_alone(config, monkeypatch):
+    """The encoder gets a batch norm; its input is spoiled in one step."""
+    whole, make, step = build.create_model, steps.make_views, steps.train_step
+
+    def create(*args, **settings):
+        model = whole(*args, **settings)
+        encoder = model.encoder
+        encoder.norm = torch.nn.Sequential(BatchNorm(encoder.width), encoder.norm)
+        return model
+
+    def spoil(pairs, *settings):
+        views = make(pairs, *settings)
+        if len(seen) == 2:
+            views.visible.voxels[views.visible.voxels != 0] = float("nan")
+        return views
+
+    def train_step(training, number):
+        outcome = step(training, number)
+        seen.append({n: b.clone() for n, b in training.engine.module.named_buffers()})
+        return outcome
+
+    seen = []
+    monkeypatch.setattr(build, "create_model", create)
+    monkeypatch.setattr(steps, "make_views", spoil)
+    monkeypatch.setattr(loop, "train_step", train_step)
+    optim, run = replace(config.optim, ema=0.9), replace(config.run, steps=4)
+    assert pretrain(replace(config, optim=optim, run=run))
+    assert [line["step"] for line in trace(config.run.out) if line["norm"] is None] == [2]
+    running = [name for name in seen[0] if "running" in name]
+    assert sum("averaged" in name for name in running) == len(running) / 2 == 2
+    for name in running:
+        before, skipped, after = (seen[step][name] for step in (1, 2, 3))
+        assert torch.equal(skipped, before), name
+        assert after.isfinite().all() and not torch.equal(after, before), name
 
 
 def test_a_collapsed_expert_is_reported_once_until_it_recovers(caplog):
