@@ -25,7 +25,7 @@ TRAINING = (
     *("--views.size", "32", "--optim.warmup", "50", "--run.checkpoint_every", "100"),
     # Patches normalised one by one need no brightness, which is how tumours show at this spacing.
     *("--loss.normalise", "False", "--loss.reconstruction", "20", "--mask.seen", "1"),
-    # With all of its weight the contrast soon makes tokens alike within a study.
+    # With all of its weight the probe of tumours falls again after some hundred steps.
     *("--loss.contrast", "0.3", "--optim.lr", "3e-4", "--optim.ema", "0.99"),
     *("--monitor.log_every", "20", "--monitor.pictures_every", "200"),
     *("--probe.every", "1600", "--probe.studies", "96"),
