@@ -26,7 +26,7 @@ OBEY_STDIN = "GLIOMOE_STDIN"
 """Environment variable that makes a node take signals as lines of standard input."""
 
 _SSH = "ssh -o BatchMode=yes -o ServerAliveInterval=15 -o ServerAliveCountMax=4"
-_CARRIED = ("GLIOMOE_", "NCCL_", "GLOO_", "TORCH", "OMP_", "CUDA_", "DS_", "HF_", "UCX_", "FI_")
+_CARRIED = ("GLIOMOE_", "NCCL_", "GLOO_", "TORCH", "OMP_", "CUDA_", "DS_", "UCX_", "FI_")
 _CARRIED_WHOLE = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH")
 _FIRST_SPECIAL_STEP = 0xFFFFFFF0
 """Slurm numbers batch scripts and interactive shells, which are no steps of `srun`, from here."""

@@ -10,13 +10,14 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
+from itertools import takewhile
 
 from gliomoe.data_shards.errors import DataError, UsageError
 from gliomoe.launch.exit_codes import INTERRUPTED, worst
 from gliomoe.launch.nodes import Launch, Machine, in_step, plan
 from gliomoe.launch.restarts import check_progress
 from gliomoe.launch.torchrun import heeded
-from gliomoe.launch.worker import end_with_parent
+from gliomoe.pretrain.faults.signals import end_with_parent
 
 _PATIENCE = 60.0
 """Seconds that the other nodes have to end by themselves after one was lost."""
@@ -76,8 +77,9 @@ def supervise(launch: Launch, asked: list[int], patience: float = _PATIENCE) -> 
 
 def count_gpus() -> int:
     """GPUs that processes of this machine may use."""
-    if visible := os.environ.get("CUDA_VISIBLE_DEVICES"):
-        return len(visible.split(","))
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:  # an empty name or -1 hides what follows
+        return len(list(takewhile(lambda name: name.strip() not in ("", "-1"), visible.split(","))))
     if not shutil.which("nvidia-smi"):
         return 0
     listed = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True)

@@ -3,7 +3,6 @@
 An interrupted run is no failure, which `torchrun` need not report.
 """
 
-import ctypes
 import os
 import signal
 import sys
@@ -11,13 +10,12 @@ from pathlib import Path
 
 from gliomoe.launch.cli import main
 from gliomoe.launch.exit_codes import INTERRUPTED
+from gliomoe.pretrain.faults.signals import end_with_parent
 
 EXIT_CODES = "GLIOMOE_EXIT_CODES"
 """Environment variable with the folder that every process leaves its exit code in, by its rank."""
 AGENT = "GLIOMOE_AGENT"
 """Environment variable with the process that starts the others of a node."""
-
-_PR_SET_PDEATHSIG = 1
 
 
 def run() -> int:
@@ -32,18 +30,6 @@ def leave(code: int) -> int:
     if folder := os.environ.get(EXIT_CODES):
         (Path(folder) / os.environ["RANK"]).write_text(str(code), "utf-8")
     return 0 if code == INTERRUPTED else code
-
-
-def end_with_parent(parent: int, number: signal.Signals) -> None:
-    """Have this process signalled when the one that started it is gone, however that ended.
-
-    Args:
-        parent: The process that started this one.
-        number: The signal.
-    """
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
-    if os.getppid() != parent:  # it was gone before
-        os.kill(os.getpid(), number)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,8 @@ Otherwise it only sets a flag, which the training loop looks at between steps. A
 the run where it is.
 """
 
+import ctypes
+import os
 import signal
 import time
 from collections.abc import Iterator
@@ -15,6 +17,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 """Pre-emption, a time limit's early warning, Ctrl-C."""
 _ECHO = 2.0
 """Seconds in which one Ctrl-C arrives twice, from the terminal and from `torchrun`."""
+_PR_SET_PDEATHSIG = 1
 
 
 class StopFlag:
@@ -87,3 +90,15 @@ def stop_flag() -> Iterator[StopFlag]:
     finally:
         for number, handler in former.items():
             signal.signal(number, handler)
+
+
+def end_with_parent(parent: int, number: signal.Signals) -> None:
+    """Have this process signalled when the one that started it is gone, however that ended.
+
+    Args:
+        parent: The process that started this one.
+        number: The signal.
+    """
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
+    if os.getppid() != parent:  # it was gone before
+        os.kill(os.getpid(), number)

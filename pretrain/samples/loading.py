@@ -5,7 +5,7 @@ and each part is cut into equal pieces, one a rank: whatever the number of ranks
 same samples, so that its contrastive negatives are the same. To resume, the step is enough.
 """
 
-import ctypes
+import os
 import signal
 import time
 from collections.abc import Generator, Iterator
@@ -18,12 +18,11 @@ from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from gliomoe.data_shards.errors import DataError, UsageError
 from gliomoe.pretrain.faults.progress import Progress
-from gliomoe.pretrain.faults.signals import SIGNALS
+from gliomoe.pretrain.faults.signals import SIGNALS, end_with_parent
 from gliomoe.pretrain.samples.views import PairBatch, ViewPair, collate_pairs
 
 PREFETCH = 4
 """Parts that a reading process prepares ahead."""
-_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True)
@@ -263,4 +262,4 @@ def _follow(worker: int) -> None:
     """Only the training process decides when to stop; its readers end with it, however it ends."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    end_with_parent(os.getppid(), signal.SIGKILL)

@@ -9,6 +9,7 @@ from gliomoe.data_shards.errors import DataError, UsageError
 from gliomoe.launch.exit_codes import worst
 from gliomoe.launch.nodes import SCRIPT, Machine, plan, read_hosts, slurm_port
 from gliomoe.launch.restarts import check_progress, run_folder
+from gliomoe.launch.start import count_gpus
 
 ARGS = ("smoke", "--data.train", "a b/it's $HOME", "--run.out", "run")
 MEETING = {"MASTER_ADDR": "m", "MASTER_PORT": "77"}
@@ -108,7 +109,8 @@ def test_hosts_get_the_folder_the_environment_and_the_arguments(tmp_path, monkey
     hosts.write_text("# mine\nnode-a slots=4\n\nnode-b  # no slots\n")
     env = {
         "GLIOMOE_HOSTFILE": str(hosts), "GLIOMOE_SSH": "ssh -p 2222", "NCCL_DEBUG": "WARN it",
-        "AWS_SECRET_ACCESS_KEY": "secret", "PATH": "/bin", "MASTER_PORT": "4000",
+        "AWS_SECRET_ACCESS_KEY": "secret", "HF_TOKEN": "secret", "PATH": "/bin",
+        "MASTER_PORT": "4000",
     }  # fmt: skip
     launch = plan(env, ARGS, machine())
     assert launch.way == "ssh"
@@ -156,6 +158,14 @@ def test_a_host_file_that_means_nothing(tmp_path, text, message):
 def test_what_cannot_be_started_is_refused(env, message):
     with pytest.raises(UsageError, match=message):
         plan(env, ARGS, machine())
+
+
+@pytest.mark.parametrize(
+    ("visible", "count"), [("0,1,3", 3), ("GPU-1f", 1), ("", 0), ("0,-1,1", 1)]
+)
+def test_gpus_that_are_hidden_do_not_count(monkeypatch, visible, count):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert count_gpus() == count
 
 
 @pytest.mark.parametrize(
