@@ -31,6 +31,8 @@ _COLUMNS = {
     "tert": rf"tert(?:p|promoter)?{_STATUS}",
     "grade": rf"(?:{_EDITION}|tumou?r|glioma|neoplasm|histologic(?:al)?)*grade(?:{_EDITION})*"
     r"|who(?:20\d\d)?",
+    "hgg": r"hgg|highgrade(?:glioma)?",
+    "lgghgg": r"(?:lgg|hgg){2}|lowhighgrade",
     "subtype": r"idh(?:1p19q)?(?:codel)?subtype",
 }
 """Kind of column, a key of `VALUES` → its names, as `plain` spells them and without a method."""
@@ -38,7 +40,7 @@ _COLUMNS = {
 _METHOD_COLUMN = r"(?:method|assay|technique|source)"
 
 Targets = dict[str, float]
-"""Task → target (1 mutant or codeleted; WHO grade 2, 3, 4), NaN where unknown."""
+"""Task → target (1 mutant, codeleted or HGG; WHO grade 2, 3, 4), NaN where unknown."""
 
 
 @dataclass(frozen=True)

@@ -61,6 +61,17 @@ _WILDTYPE = dict.fromkeys(
 )
 _GENE = {**_MUTANT, **_WILDTYPE, **_POSITIVE, **_NEGATIVE}
 
+_WHO = {
+    **dict.fromkeys(["2", "ii"], 2.0),
+    **dict.fromkeys(["3", "iii"], 3.0),
+    **dict.fromkeys(["4", "iv", "gbm", "glioblastoma"], 4.0),
+}
+_FIRST = {"1": 0.0, "i": 0.0}
+_LOW_HIGH = {
+    **dict.fromkeys(["lgg", "low", "lowgrade", "lowgradeglioma"], 0.0),
+    **dict.fromkeys(["hgg", "high", "highgrade", "highgradeglioma"], 1.0),
+}
+
 VALUES: dict[str, dict[str, dict[str, float]]] = {
     "idh": {"idh": _GENE},
     "1p19q": {
@@ -76,13 +87,15 @@ VALUES: dict[str, dict[str, dict[str, float]]] = {
     },
     "tert": {"tert": _GENE},
     "grade": {
-        "grade": {
-            **dict.fromkeys(["2", "ii"], 2.0),
-            **dict.fromkeys(["3", "iii"], 3.0),
-            **dict.fromkeys(["4", "iv", "gbm", "glioblastoma"], 4.0),
-            **dict.fromkeys(["lgg", "hgg", "low", "high", "1", "i"], math.nan),
-        }
+        "grade": {**_WHO, **dict.fromkeys([*_LOW_HIGH, *_FIRST], math.nan)},
+        "hgg": {
+            **{value: float(grade > 2) for value, grade in _WHO.items()},
+            **_LOW_HIGH,
+            **_FIRST,
+        },
     },
+    "hgg": {"hgg": {**_LOW_HIGH, **_POSITIVE, **_NEGATIVE}},
+    "lgghgg": {"hgg": _LOW_HIGH},
     "subtype": {
         "idh": {"idhmutcodel": 1.0, "idhmutnoncodel": 1.0, "idhwt": 0.0},
         "1p19q": {"idhmutcodel": 1.0, "idhmutnoncodel": 0.0, "idhwt": math.nan},
@@ -90,7 +103,8 @@ VALUES: dict[str, dict[str, dict[str, float]]] = {
 }
 """Kind of column → task → value as `plain` spells it → target; NaN is unknown.
 
-`LGG` and `HGG` are unknown grades: each spans two WHO grades.
+`LGG` and `HGG` are unknown grades, for collections differ in where grade 3 belongs. They are
+targets of the task `hgg`, as the table has them; of WHO grades, 3 and 4 are high.
 """
 
 _AROUND = {

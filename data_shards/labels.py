@@ -6,6 +6,7 @@ Canonical labels, in shards and in `StudyBatch.seg`: 0 background, 1 necrotic co
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -42,16 +43,36 @@ def to_canonical(seg: np.ndarray, convention: str) -> np.ndarray:
         ValueError: If a label is not part of the convention.
     """
     table = CONVENTIONS[convention]
-    found = {float(label) for label in np.unique(seg)}
-    if unknown := found - set(table):
+    labels, counts = np.unique(seg, return_counts=True)
+    voxels = dict(zip(labels.tolist(), counts.tolist(), strict=True))
+    if unknown := [label for label in voxels if label not in table]:
+        listed = ", ".join(f"{label:g} ({voxels[label]} voxels)" for label in unknown[:5])
+        more = f" and {len(unknown) - 5} others" if len(unknown) > 5 else ""
         raise ValueError(
-            f"labels {sorted(unknown)} are not part of the convention {convention!r} "
-            f"({sorted(table)}); known conventions: {', '.join(CONVENTIONS)}"
+            f"labels {listed}{more} are not of the convention {convention!r} ({_spelt(table)}); "
+            f"{_nearest(voxels)}; number them as {convention!r} does"
         )
     lookup = np.zeros(max(table) + 1, np.uint8)
     for label, canonical in table.items():
         lookup[label] = canonical
     return lookup[seg.astype(np.int64)]
+
+
+def _nearest(voxels: Mapping[float, int]) -> str:
+    """The conventions that have all labels, or the one that has most labelled voxels."""
+    known = {
+        name: sum(count for label, count in voxels.items() if label and label in table)
+        for name, table in CONVENTIONS.items()
+    }
+    fitting = [name for name, table in CONVENTIONS.items() if set(voxels) <= set(table)]
+    if fitting:
+        return f"{' and '.join(fitting)} would fit"
+    nearest = max(known, key=lambda name: known[name])
+    return f"nearest known: {nearest!r} ({_spelt(CONVENTIONS[nearest])})"
+
+
+def _spelt(labels: Iterable[int]) -> str:
+    return ", ".join(map(str, labels))
 
 
 def from_canonical(seg: np.ndarray, convention: str) -> np.ndarray:

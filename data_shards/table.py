@@ -40,8 +40,10 @@ def read_rows(path: Path, what: str) -> tuple[list[str], list[Row]]:
     try:
         text = path.read_text("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise UsageError(f"{path}: not a UTF-8 text table ({error.reason})") from error
-    except FileNotFoundError as error:
+        raise UsageError(
+            f"{path}: not a UTF-8 text table ({error.reason}); save it as CSV in UTF-8"
+        ) from error
+    except (FileNotFoundError, IsADirectoryError) as error:
         raise UsageError(f"{path}: no such {what}") from error
     first = text.partition("\n")[0]
     delimiter = "\t" if path.suffix == ".tsv" else max(",;\t", key=first.count)

@@ -16,6 +16,7 @@ from gliomoe.data_shards.identity.seen import Seen
 from gliomoe.data_shards.ingest import find_studies
 from gliomoe.data_shards.label_table import (
     Conflict,
+    Readings,
     Targets,
     known_counts,
     match_cases,
@@ -77,7 +78,10 @@ def labelled_cases(
         if not known_counts((case.targets for case in cases), task):
             where = labels or "the data, and there is no label table (--labels)"
             what = "segmentation in the data" if task == "seg" else f"known label in {where}"
-            raise UsageError(f"task {task}: no case has a {what}; leave it out of --tasks")
+            help_ = "leave it out of --tasks"
+            if task == "grade" and known_counts(table.values(), "hgg"):
+                help_ = "LGG and HGG are what the task hgg learns: put it in --tasks instead"
+            raise UsageError(f"task {task}: no case has a {what}; {help_}")
     labelled = {case.key for case in cases}
     if without := [entry.key for entry in entries if entry.key not in labelled]:
         log.info(
@@ -90,7 +94,7 @@ def write_conflicts(out: Path, shards: ShardSet, labels: Path | None, tasks: Seq
     """List the contradictions of a label table in `label_conflicts.csv`; no file if none."""
     conflicts: list[Conflict] = []
     if labels is not None:
-        conflicts = settle(match_cases(read_label_table(labels), _subjects(shards), labels)[0])[1]
+        conflicts = settle(_matched(shards, labels)[0])[1]
     rows = [
         (c.key, c.task, f"{r.target:g}", r.method.name.lower(), r.line, r.column, r.value)
         for c in conflicts
@@ -103,7 +107,7 @@ def write_conflicts(out: Path, shards: ShardSet, labels: Path | None, tasks: Seq
 
 def _told_targets(shards: ShardSet, labels: Path, tasks: Sequence[str]) -> dict[str, Targets]:
     """Study key → task → target by a table; what it says in vain is told."""
-    matched, unknown = match_cases(read_label_table(labels), _subjects(shards), labels)
+    matched, unknown = _matched(shards, labels)
     if unknown:
         log.warning(
             "%s: %d row(s) of cases that the data lack: %s", labels, len(unknown), shown(unknown)
@@ -119,10 +123,15 @@ def _told_targets(shards: ShardSet, labels: Path, tasks: Sequence[str]) -> dict[
     return targets
 
 
-def _subjects(shards: ShardSet) -> dict[str, str]:
-    """Study key → subject."""
+def _matched(shards: ShardSet, labels: Path) -> tuple[dict[str, Readings], list[str]]:
+    """What a table says of the studies, and its rows that name none."""
+    if not shards.info.get("keep_ids", True):
+        raise UsageError(
+            f"{labels}: the shard set has hashed keys, which no table names; build it --keep-ids"
+        )
     entries = (shards.entry(i) for i in range(len(shards)))
-    return {entry.key: entry.subject for entry in entries}
+    subjects = {entry.key: entry.subject for entry in entries}
+    return match_cases(read_label_table(labels), subjects, labels)
 
 
 def require_labels(data: Path, tasks: Sequence[str]) -> None:
@@ -133,7 +142,8 @@ def require_labels(data: Path, tasks: Sequence[str]) -> None:
     """
     if not tasks or any((data / name).is_file() for name in (DATASET, BUILD)):
         return  # a shard set tells by itself, and at once
-    carried = {marker for study in find_studies(data) for marker in study.labels}
+    studies = find_studies(data)
+    carried = {task for s in studies for task in read_labels(s.labels, f"{data}, {s.subject}")}
     if missing := [task for task in tasks if task not in carried]:
         raise UsageError(
             f"{data}: carries no labels for {', '.join(missing)}; give a table with --labels, "
@@ -141,14 +151,18 @@ def require_labels(data: Path, tasks: Sequence[str]) -> None:
         )
 
 
-def carried_tasks(shards: ShardSet) -> set[str]:
-    """Marker tasks for which some study carries a known label."""
-    return {
-        task
-        for targets in _own_labels(shards).values()
-        for task, target in targets.items()
-        if not math.isnan(target)
-    }
+def known_tasks(shards: ShardSet, labels: Path | None) -> set[str]:
+    """Tasks for which some study has a label: in a table, or without one, of its own.
+
+    Raises:
+        UsageError: If the table does not fit the studies.
+    """
+    if labels is None:
+        table: Mapping[str, Targets] = _own_labels(shards)
+    else:
+        table = settle(_matched(shards, labels)[0])[0]
+    known = {task for told in table.values() for task in told if not math.isnan(told[task])}
+    return known | ({"seg"} if any(shards.entry(i).has_seg for i in range(len(shards))) else set())
 
 
 def _own_labels(shards: ShardSet) -> dict[str, dict[str, float]]:
@@ -159,6 +173,28 @@ def _own_labels(shards: ShardSet) -> dict[str, dict[str, float]]:
         for record in records
         if "labels" in record
     }
+
+
+def warn_of_segmentations(shards: ShardSet, cases: Sequence[LabelledCase]) -> None:
+    """Tell of masks that are empty, or numbered as if they were of another convention."""
+    labels = {}
+    for case in cases:
+        entry = shards.entry(case.position)
+        if entry.has_seg:
+            seg = shards.read(case.position, sequences=entry.sequences[:1]).seg
+            assert seg is not None
+            labels[case.key] = set(seg.unique().tolist())
+    if empty := [key for key, found in labels.items() if found == {0}]:
+        log.warning("%d of %d segmentations are empty: %s", len(empty), len(labels), shown(empty))
+    cavity = [key for key, found in labels.items() if 4 in found]
+    if cavity and not any(3 in found for found in labels.values()):
+        log.warning(
+            "%d of %d segmentations have a resection cavity (label 4 since BraTS 2023) and none "
+            "has enhancing tumour: if 4 is enhancing tumour, as up to BraTS 2022, number it 3: %s",
+            len(cavity),
+            len(labels),
+            shown(cavity),
+        )
 
 
 def refuse_leakage(cases: Sequence[LabelledCase], seen: Seen, source: str) -> None:

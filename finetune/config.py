@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import tyro
 
@@ -13,8 +13,9 @@ from gliomoe.finetune.lora import LoraConfig
 from gliomoe.finetune.losses import LossConfig
 from gliomoe.finetune.precision import Precision
 
-Task = Literal["seg", "idh", "1p19q", "tert", "grade"]
+Task = Literal["seg", "idh", "1p19q", "tert", "grade", "hgg"]
 TASKS: tuple[Task, ...] = ("seg", "idh", "1p19q", "tert", "grade")
+"""What is learned by default; `hgg`, LGG against HGG, is for tables without WHO grades."""
 
 SCRATCH = "scratch"
 
@@ -161,7 +162,7 @@ class FinetuneConfig:
         if self.folds < 2 or self.shots < self.folds:
             raise ValueError("folds must be at least 2, and shots at least folds")
         if not self.tasks or len(set(self.tasks)) < len(self.tasks):
-            raise ValueError(f"tasks must be one or more of {', '.join(TASKS)}, each once")
+            raise ValueError(f"tasks must be one or more of {', '.join(get_args(Task))}, each once")
         if any(not 0 <= fold < self.folds for fold in self.only_folds):
             raise ValueError(f"only_folds must lie between 0 and {self.folds - 1}")
         if self.train_blocks < 0:

@@ -33,7 +33,7 @@ from gliomoe.data_shards.preprocess import PreprocessConfig
 from gliomoe.data_shards.reading.indexed import ShardSet
 from gliomoe.finetune.cases import (
     LabelledCase,
-    carried_tasks,
+    known_tasks,
     labelled_cases,
     refuse_leakage,
     write_conflicts,
@@ -253,12 +253,16 @@ def _probability_columns(task: str) -> list[str]:
 
 
 def _measurable(run: FinetunedRun, labels: Path | None, shards: ShardSet) -> list[str]:
-    """Tasks of the run that can be measured: markers need a label table, or studies with labels."""
-    known = set(run.tasks) if labels is not None else {"seg", *carried_tasks(shards)}
-    tasks = [task for task in run.tasks if task in known]
-    if not tasks:
-        raise UsageError(f"{run.path} learned {', '.join(run.tasks)}; give their --labels")
-    return tasks
+    """Tasks of the run for which there is a label, in the table or in the data."""
+    known = known_tasks(shards, labels)
+    if not known & set(run.tasks):
+        raise UsageError(
+            f"{run.path}: learned {', '.join(run.tasks)}, of which no case has a label; "
+            f"there are labels of {', '.join(sorted(known)) or 'nothing'}; give others by --labels"
+        )
+    if missing := [task for task in run.tasks if task not in known]:
+        log.warning("no case has a label of %s: not measured", ", ".join(missing))
+    return [task for task in run.tasks if task in known]
 
 
 def _pairs(results: Sequence[CaseResult], task: str) -> tuple[np.ndarray, np.ndarray]:

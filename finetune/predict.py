@@ -43,10 +43,11 @@ CLASSES = {
     "1p19q": ("intact", "codeleted"),
     "tert": ("wild-type", "mutant"),
     "grade": ("2", "3", "4"),
+    "hgg": ("LGG", "HGG"),
 }
 """Task → names of its classes; of a binary marker the second is what its probability is of."""
 
-TASK_NAMES = {"idh": "IDH", "1p19q": "1p/19q", "tert": "TERT", "grade": "grade"}
+TASK_NAMES = {"idh": "IDH", "1p19q": "1p/19q", "tert": "TERT", "grade": "grade", "hgg": "LGG / HGG"}
 """Task → how people write it."""
 
 

@@ -7,6 +7,7 @@ made of every combination of five labels would hold one case each.
 import json
 import logging
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ import numpy as np
 
 from gliomoe.data_shards.errors import UsageError
 from gliomoe.data_shards.files import write_json
+from gliomoe.data_shards.label_table import known_counts, shown
 
 log = logging.getLogger(__name__)
 
@@ -149,22 +151,86 @@ def write_splits(path: Path, splits: Splits) -> None:
     write_json(path, {"format": FORMAT, **asdict(splits)})
 
 
-def read_splits(path: Path, known: Sequence[str]) -> Splits:
-    """Read splits that were written before.
+def read_splits(path: Path, cases: Sequence[Case]) -> Splits:
+    """Read splits that were written before, or by hand.
 
     Args:
         path: A `splits.json`.
-        known: Keys of the labelled cases at hand.
+        cases: The labelled cases at hand.
 
     Raises:
-        UsageError: If it is not such a file, or names cases that are not there.
+        UsageError: If it is not such a file, names cases that are not there, or a fold validates
+            on cases or subjects that it trains on.
     """
     try:
         content = json.loads(path.read_text("utf-8"))
         folds = tuple(Fold(tuple(f["train"]), tuple(f["validation"])) for f in content["folds"])
         splits = Splits(folds, tuple(content["unused"]))
+        version = content["format"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{path}: cannot be read as splits ({error})") from error
-    if missing := sorted(set(splits.keys) - set(known)):
-        raise UsageError(f"{path}: names cases without data or labels: {', '.join(missing[:5])}")
+    if version != FORMAT:
+        raise UsageError(f"{path}: has format version {version}, this program reads {FORMAT}")
+    subjects = {case.key: case.subject for case in cases}
+    named = {key for fold in folds for key in (*fold.train, *fold.validation)}
+    if missing := sorted(named - set(subjects)):
+        raise UsageError(
+            f"{path}: {len(missing)} of its {len(named)} cases have no data or no labels: "
+            f"{shown(missing)}; leave out --splits, or give the data that it was made for"
+        )
+    validating = Counter(splits.keys)
+    if twice := [key for key, count in validating.items() if count > 1]:
+        raise UsageError(f"{path}: {shown(twice)} validate in several folds; keep one")
+    for number, fold in enumerate(folds):
+        if not fold.train or not fold.validation:
+            raise UsageError(f"{path}: fold {number} needs training and validation cases")
+        learned = {subjects[key] for key in fold.train}
+        if both := [key for key in fold.validation if subjects[key] in learned]:
+            raise UsageError(
+                f"{path}: fold {number} trains on the subjects of its validation cases "
+                f"{shown(both)}; keep each subject on one side"
+            )
     return splits
+
+
+def check_folds(splits: Splits, cases: Mapping[str, Case], tasks: Sequence[str]) -> None:
+    """Refuse folds that cannot learn a task; warn of those that see one class of it.
+
+    Args:
+        splits: The folds.
+        cases: Study key → case.
+        tasks: What each fold shall learn.
+
+    Raises:
+        UsageError: If all labels of a marker are of one class, or a fold has no label of a task to
+            train on or no segmentation to validate on.
+    """
+
+    def counts(keys: Sequence[str], task: str) -> dict[float, int]:
+        return known_counts((cases[key].targets for key in keys), task)
+
+    for task in tasks:
+        among = counts(splits.keys, task)
+        if task != "seg" and len(among) == 1:
+            ((value, number),) = among.items()
+            raise UsageError(
+                f"task {task}: all {number} labels among the chosen cases are {value:g}, so that "
+                "there is nothing to learn; leave it out of --tasks, or raise --shots"
+            )
+        for i, fold in enumerate(splits.folds):
+            known = counts(fold.train, task)
+            if not known or (task == "seg" and not counts(fold.validation, task)):
+                part = "validation" if known else "training"
+                raise UsageError(
+                    f"fold {i}: no {part} case has a label of task {task} ({sum(among.values())} "
+                    f"of {len(splits.keys)} cases have one); lower --folds or raise --shots"
+                )
+            if task != "seg" and len(known) == 1:
+                (value,) = known
+                log.warning(
+                    "fold %d: all training cases with a label of %s are %g; it learns nothing of "
+                    "it, fewer --folds or more cases help",
+                    i,
+                    task,
+                    value,
+                )

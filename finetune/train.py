@@ -1,7 +1,6 @@
 """A fine-tuning run: check everything first, then train fold after fold, then sum up."""
 
 import json
-import logging
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -26,6 +25,7 @@ from gliomoe.finetune.cases import (
     refuse_leakage,
     require_labels,
     task_counts,
+    warn_of_segmentations,
     write_conflicts,
 )
 from gliomoe.finetune.config import SCRATCH, FinetuneConfig
@@ -38,7 +38,7 @@ from gliomoe.finetune.losses import prevalence_weights
 from gliomoe.finetune.metrics.markers import youden_threshold
 from gliomoe.finetune.precision import pick_device
 from gliomoe.finetune.run import FORMAT, SPLITS, SUMMARY, fold_folder, training_folder
-from gliomoe.finetune.splits import Splits, make_splits, read_splits, write_splits
+from gliomoe.finetune.splits import Splits, check_folds, make_splits, read_splits, write_splits
 from gliomoe.finetune.validation import Validated, inference_config
 from gliomoe.models.card import model_card
 from gliomoe.models.checkpoint import (
@@ -52,8 +52,6 @@ from gliomoe.models.hub import fetch
 from gliomoe.models.model import Model
 from gliomoe.models.registry import create_model
 from gliomoe.models.settings import parse_settings
-
-log = logging.getLogger(__name__)
 
 DEFAULT_MODEL = "gliomoe_tiny"
 
@@ -113,12 +111,15 @@ def prepare(config: FinetuneConfig) -> Prepared:
         refuse_leakage(cases, Seen.read(checkpoint / FINGERPRINTS), config.from_)
     written = config.out / SPLITS
     if source := written if written.is_file() else config.splits:
-        splits = read_splits(source, [case.key for case in cases])
+        splits = read_splits(source, cases)
         if len(splits.folds) != config.folds:
             raise UsageError(f"{source}: has {len(splits.folds)} folds, not {config.folds}")
     else:
         splits = make_splits(cases, config.shots, config.folds, config.seed)
     by_key = {case.key: case for case in cases}
+    check_folds(splits, by_key, config.tasks)
+    if "seg" in config.tasks:
+        warn_of_segmentations(shards, [by_key[key] for key in splits.keys])
     return Prepared(shards, by_key, splits, checkpoint, architecture, preprocessing)
 
 
@@ -264,6 +265,11 @@ def _architecture(
         overrides = {**wanted, **patch}
         return {"name": config.model or DEFAULT_MODEL, "overrides": overrides}, preprocess.to_json()
     described = read_config(checkpoint)
+    if described["training"].get("kind") == "finetune":
+        raise UsageError(
+            f"{config.from_}: is fine-tuned already, for {', '.join(described['model']['tasks'])}; "
+            "give --from a pretrained checkpoint"
+        )
     name, overrides = described["model"]["name"], described["model"]["overrides"]
     own = {"model": name, "arch.spacing": described["preprocessing"]["spacing"]}
     own |= {f"arch.{key}": overrides[key] for key in patch}
@@ -283,9 +289,6 @@ def _fold_data(config: FinetuneConfig, prepared: Prepared, number: int) -> FoldD
     fold = prepared.splits.folds[number]
     train = prepared.chosen(fold.train)
     counts = task_counts(train, config.markers)
-    for task, found in counts.items():
-        if len(found) < 2:
-            log.warning("fold %d: only one class of %s among its training cases", number, task)
     seed = seed_for(config.seed, "crops", number)
     return FoldData(
         number=number,

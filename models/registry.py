@@ -74,7 +74,7 @@ MODELS: dict[str, Entry] = {
         "attention_unet",
         partial(attention_unet.build, attention_unet.PRESET),
         "Joint attention-guided CNN, 003_0ef44555efc35fbc.txt",
-        ("seg", "grade"),
+        ("seg", *attention_unet.GRADE_TASKS),
     ),
     "mts_unet": Entry(
         "mts_unet",

@@ -139,7 +139,10 @@ def _complete(
         infos.append(written)
     write_failures(out, failed)
     if not infos and "part" not in plan.identity:
-        raise DataError(f"{out}: none of {len(plan.studies)} studies could be used; see failed.csv")
+        raise DataError(
+            f"{out}: none of {len(plan.studies)} studies could be used; first {failed[0].key}: "
+            f"{failed[0].reason}; failed.csv there lists all"
+        )
     more: dict[str, Any] = {
         "inputs": plan.inputs,
         "failed": len(failed),

@@ -87,7 +87,7 @@ def _validation_scans(
     """The first validation case of each of the first folds, with labels before without."""
     labels = Path(settings["labels"]) if "labels" in settings else None
     cases = {case.key: case for case in labelled_cases(shards, labels, run.tasks)}
-    splits = read_splits(run.path / SPLITS, list(cases))
+    splits = read_splits(run.path / SPLITS, list(cases.values()))
     scans = []
     for fold, folder in list(zip(run.summary["folds"], run.folders, strict=True))[:wanted]:
         keys = splits.folds[fold["fold"]].validation

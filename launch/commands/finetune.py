@@ -1,11 +1,15 @@
 """`gliomoe finetune`: adapt a checkpoint, or train from scratch, on a few labelled cases."""
 
+import math
 import signal
+from collections.abc import Sequence
+from dataclasses import dataclass
 from types import FrameType
 
+from gliomoe.finetune.cases import LabelledCase, task_counts
 from gliomoe.finetune.config import FinetuneConfig
 from gliomoe.finetune.run import SUMMARY
-from gliomoe.finetune.train import finetune, prepare
+from gliomoe.finetune.train import Prepared, finetune, prepare
 from gliomoe.launch.options import to_table
 from gliomoe.launch.runs import claim, release
 
@@ -14,14 +18,23 @@ EXAMPLE = (
     "gliomoe finetune gliomoe_20shot --data cases/ --labels labels.csv "
     "--from checkpoint/ --out runs/first"
 )
-FREE = ("only_folds", "cache", "train.device", "train.workers")
+FREE = ("dry_run", "only_folds", "cache", "train.device", "train.workers")
 """Settings that may change when a run goes on."""
 
-Options = FinetuneConfig
+
+@dataclass(frozen=True)
+class Options(FinetuneConfig):
+    """Adapt a checkpoint, or train from scratch, on a few labelled cases."""
+
+    dry_run: bool = False
+    """Check everything, print the cases of each fold and the steps, and train nothing."""
 
 
-def run(options: FinetuneConfig) -> int:
+def run(options: Options) -> int:
     """Claim the folder, check everything, train the folds that are missing."""
+    if options.dry_run:
+        print(_plan(options, prepare(options)))
+        return 0
     signal.signal(signal.SIGTERM, _interrupt)
     continued = claim(options.out, "finetune", to_table(options), FREE, beside=("shards",))
     try:
@@ -40,3 +53,29 @@ def run(options: FinetuneConfig) -> int:
 def _interrupt(number: int, frame: FrameType | None) -> None:
     """Stop like Ctrl-C: every file is written whole or not at all, so any moment is good."""
     raise KeyboardInterrupt
+
+
+def _plan(options: Options, prepared: Prepared) -> str:
+    """What a run would train on."""
+    splits, architecture = prepared.splits, prepared.architecture
+    epochs, batch = options.train.epochs, options.train.batch
+    lines = [
+        f"{architecture['name']} from {options.from_}: {len(splits.keys)} of {len(prepared.cases)} "
+        f"labelled cases, {len(splits.folds)} folds, up to {epochs} epochs"
+    ]
+    for number in options.run_folds:
+        fold = splits.folds[number]
+        steps = options.train.steps_per_epoch or math.ceil(len(fold.train) / batch)
+        lines.append(f"fold {number}: up to {epochs * steps} steps")
+        for name, keys in (("training", fold.train), ("validation", fold.validation)):
+            lines.append(f"  {name:10s}  {_classes(prepared.chosen(keys), options.tasks)}")
+    return "\n".join(lines)
+
+
+def _classes(cases: Sequence[LabelledCase], tasks: Sequence[str]) -> str:
+    """How many cases there are, and of each class of each task: `12 cases, idh 0: 7 1: 5`."""
+    parts = [f"{len(cases)} cases"]
+    for task, counts in task_counts(cases, tasks).items():
+        classes = " ".join(f"{value:g}: {count}" for value, count in counts.items())
+        parts.append(f"seg {sum(counts.values())}" if task == "seg" else f"{task} {classes or '-'}")
+    return ", ".join(parts)

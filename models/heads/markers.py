@@ -15,8 +15,8 @@ from gliomoe.models.fusion import segment_softmax
 from gliomoe.models.heads.regions import REGIONS
 from gliomoe.models.tissue import pad_to_multiple
 
-MARKERS = {"idh": 1, "1p19q": 1, "tert": 1, "grade": 3}
-"""Task → logits: one for a binary marker (1 is mutant or codeleted), three for WHO 2, 3, 4."""
+MARKERS = {"idh": 1, "1p19q": 1, "tert": 1, "grade": 3, "hgg": 1}
+"""Task → logits: three for WHO 2, 3, 4, one for a binary marker (1 is mutant, codeleted, HGG)."""
 
 EPSILON = 1e-4
 """Least gate, so that a study with no predicted tumour still pools over its tissue."""

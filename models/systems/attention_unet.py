@@ -17,6 +17,7 @@ from gliomoe.models.settings import changed
 from gliomoe.models.tissue import Batch
 
 PRESET = AttentionUNetConfig()
+GRADE_TASKS = ("grade", "hgg")
 
 
 class AttentionDecoder(nn.Module):
@@ -47,7 +48,7 @@ class GradeHead(nn.Module):
     weighted by the predicted whole tumour, so that core, oedema and margin count at each scale.
     """
 
-    def __init__(self, config: AttentionUNetConfig, segments: bool):
+    def __init__(self, config: AttentionUNetConfig, segments: bool, logits: int):
         """`segments`: there is a decoder; without one, only the encoder is looked at."""
         super().__init__()
         described = sum(config.channels) if segments else config.channels[-1]
@@ -57,11 +58,11 @@ class GradeHead(nn.Module):
             nn.Linear(described, config.grade_hidden),
             nn.ReLU(inplace=True),
             nn.Dropout(config.grade_dropout),
-            nn.Linear(config.grade_hidden, MARKERS["grade"]),
+            nn.Linear(config.grade_hidden, logits),
         )
 
     def forward(self, coarsest: Tensor, decoded: list[Tensor], tumour: Tensor | None) -> Tensor:
-        """Logits [B, 3] of WHO 2, 3, 4.
+        """Logits [B, 3] of WHO 2, 3, 4, or [B, 1] of HGG.
 
         Args:
             coarsest: [B, C, d, h, w].
@@ -78,11 +79,11 @@ class GradeHead(nn.Module):
 class AttentionUNet(Model):
     """Joint multiscale attention-guided 3D CNN (003_0ef44555efc35fbc, §II).
 
-    The paper grades LGG against HGG; here the grade is WHO 2, 3 or 4, of which 2 is LGG and the sum
-    of 3 and 4 HGG. It does not say which labels it segments: the overlapping regions of BraTS
-    are. The mask that focuses the grade is detached, so that few grades do not bend the
-    segmentation; the decoder's features that it weighs carry gradients from both tasks, as a
-    "segmentation-aware" head asks. Built without `seg`, the grade comes of the encoder alone.
+    The paper grades LGG against HGG, the task `hgg`; `grade` is WHO 2, 3 or 4. It does not say
+    which labels it segments: the overlapping regions of BraTS are. The mask that focuses the grade
+    is detached, so that few grades do not bend the segmentation; the decoder's features that it
+    weighs carry gradients from both tasks, as a "segmentation-aware" head asks. Built without
+    `seg`, the grade comes of the encoder alone.
 
     Dropout throughout makes `uncertainty.mc_dropout` work. For Grad-CAM take the gradient of a
     grade logit by `features.pyramid[-1]`, or a finer level. In evaluation `maps` has `gate_i`
@@ -100,8 +101,9 @@ class AttentionUNet(Model):
             seg, decoded, gates = self.heads["seg"](features.pyramid)
             tumour = seg.detach().float().sigmoid()[:, 2:]
         markers: dict[str, Tensor] = {}
-        if "grade" in self.heads:
-            markers["grade"] = self.heads["grade"](features.pyramid[-1], decoded, tumour)
+        for task in GRADE_TASKS:
+            if task in self.heads:
+                markers[task] = self.heads[task](features.pyramid[-1], decoded, tumour)
         shown = {} if self.training else {f"gate_{i}": gate for i, gate in enumerate(gates)}
         return Predictions(seg=seg, markers=markers, features=features, maps=shown)
 
@@ -112,6 +114,7 @@ def build(preset: AttentionUNetConfig, tasks: Sequence[str], **settings: Any) ->
     heads: dict[str, nn.Module] = {}
     if "seg" in tasks:
         heads["seg"] = AttentionDecoder(encoder.config)
-    if "grade" in tasks:
-        heads["grade"] = GradeHead(encoder.config, segments="seg" in tasks)
+    for task in GRADE_TASKS:
+        if task in tasks:
+            heads[task] = GradeHead(encoder.config, "seg" in tasks, MARKERS[task])
     return AttentionUNet(encoder, heads, tasks)

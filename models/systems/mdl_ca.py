@@ -31,7 +31,7 @@ from gliomoe.models.model import Model
 from gliomoe.models.settings import changed
 from gliomoe.models.tissue import Batch
 
-TASKS = ("idh", "1p19q", "tert", "grade")
+TASKS = ("idh", "1p19q", "tert", "grade", "hgg")
 
 
 class MDLCA(Model):

@@ -35,7 +35,7 @@ from gliomoe.models.selection import FOUR
 from gliomoe.models.settings import changed
 from gliomoe.models.tissue import Batch, crop_level, pad_to_multiple
 
-TASKS = ("seg", "idh", "1p19q", "grade")
+TASKS = ("seg", "idh", "1p19q", "grade", "hgg")
 
 WHOLE_TUMOUR = 2
 """Of the regions."""

@@ -183,6 +183,7 @@ def _markers(studies: Sequence[tuple[str, dict[str, str]]]) -> dict[str, np.ndar
         marker: np.array([row.get(marker, math.nan) for row in rows])
         for marker in sorted({marker for row in rows for marker in row})
     }
+    table.pop("hgg", None)  # the grade in another form
     if (grade := table.pop("grade", None)) is not None:
         table["grade_4"] = np.where(np.isnan(grade), np.nan, grade == _HIGHEST_GRADE)
     return table

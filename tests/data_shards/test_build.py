@@ -181,7 +181,7 @@ def test_bad_studies_are_listed_with_their_reason(tmp_path, make_case):
     assert report.info["studies"] == 1
     for reason, text in zip(reasons, ["all zero", "NaN", "4-D", "not a NIfTI"], strict=True):
         assert text in reason
-    with pytest.raises(DataError, match="none of 1 studies could be used; see failed.csv"):
+    with pytest.raises(DataError, match="none of 1 studies could be used; first .*: "):
         build_shards([folder / "Case_03"], tmp_path / "none", KEEP)
 
 

@@ -1,5 +1,6 @@
 """Names and folders become studies; nothing is guessed."""
 
+import re
 import warnings
 from pathlib import Path
 
@@ -322,6 +323,26 @@ def test_pediatric_labels():
     seg = np.array([0, 1, 2, 3, 4])
     assert to_canonical(seg, "bratsped").tolist() == [0, 3, 1, 1, 2]
     assert from_canonical(np.array([0, 1, 2, 3]), "bratsped").tolist() == [0, 2, 4, 1]
+
+
+@pytest.mark.parametrize(
+    ("labels", "convention", "message"),
+    [
+        (
+            [0, 1, 2, 3, 3],
+            "brats2021",
+            r"labels 3 (2 voxels) are not of the convention 'brats2021'",
+        ),
+        ([0, 1, 2, 3, 3], "brats2021", "(0, 1, 2, 4); brats2023 and bratsped would fit; number"),
+        ([0, 1, 2, 4, 5], "brats2021", "nearest known: 'brats2021' (0, 1, 2, 4)"),
+        ([0, 1, 3, 4, 10, 0.5], "brats2021", "labels 0.5 (1 voxels), 3 (1 voxels), 10 (1 voxels)"),
+        ([0, 1, 3, 4, 10, 0.5], "brats2021", "nearest known: 'brats2023' (0, 1, 2, 3, 4)"),
+        (range(10, 20), "brats2023", "14 (1 voxels) and 5 others are not of"),
+    ],
+)
+def test_unknown_labels_are_counted_with_the_nearest_convention(labels, convention, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        to_canonical(np.array(labels, float), convention)
 
 
 @pytest.mark.real

@@ -71,6 +71,14 @@ def targets(path: Path) -> dict[str, dict[str, float]]:
         # BraTS up to 2020
         ("Grade", "HGG", "grade", None),
         ("Grade", "LGG", "grade", None),
+        ("Grade", "LGG", "hgg", 0.0),
+        ("LGG/HGG", "HGG", "hgg", 1.0),
+        ("Grade", "III", "hgg", 1.0),
+        ("Grade", "2", "hgg", 0.0),
+        ("Grade", "1", "hgg", 0.0),
+        ("Grade", "1", "grade", None),
+        ("high_grade", "1", "hgg", 1.0),
+        ("Grade", "n/a", "hgg", None),
         # hospitals
         ("IDH1/2 mutation status", "IDH-mutated (IDH1 p.R132H)", "idh", 1.0),
         ("IDH1 R132H (IHC)", "R132H negative", "idh", 0.0),
@@ -103,6 +111,7 @@ def test_values(tmp_path, column, value, task, expected):
         ("1p/19q", "1p loss only"),
         ("grade", "2-3"),
         ("grade", "0"),
+        ("LGG/HGG", "1"),  # low, or high
     ],
 )
 def test_what_could_be_read_two_ways_is_refused(tmp_path, column, value):
@@ -170,7 +179,7 @@ def test_rows_of_different_sources(tmp_path):
 def test_tab_separated_table_with_other_columns_and_bom(tmp_path):
     text = "\ufeffparticipant_id\tage\tidh\tgrade\nsub-01\t61\twildtype\t4\n\nsub-02\tn/a\tn/a\t2\n"
     table = targets(write(tmp_path, text, "participants.tsv"))
-    assert table["sub-01"] == {"idh": 0.0, "grade": 4.0}
+    assert table["sub-01"] == {"idh": 0.0, "grade": 4.0, "hgg": 1.0}
     assert math.isnan(table["sub-02"]["idh"])
     assert known_counts(table.values(), "grade") == {2.0: 1, 4.0: 1}
     assert known_counts(table.values(), "idh") == {0.0: 1}
@@ -259,6 +268,7 @@ def test_labels_that_a_study_carries_are_read_like_a_table():
     labels = {"idh": "Wild-Type", "grade": "WHO grade IV", "tert": "NOS", "mgmt": "whatever"}
     found = read_labels(labels, "study a")
     assert (found.pop("idh"), found.pop("grade")) == (0.0, 4.0)
+    assert found.pop("hgg") == 1.0
     assert list(found) == ["tert"] and math.isnan(found["tert"])
     with pytest.raises(UsageError, match="study a: 'perhaps' is no label of idh; known: "):
         read_labels({"idh": "perhaps"}, "study a")

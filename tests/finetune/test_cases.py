@@ -13,7 +13,7 @@ from gliomoe.data_shards.preprocess import PreprocessConfig
 from gliomoe.data_shards.reading.indexed import ShardSet
 from gliomoe.finetune.cases import (
     CONFLICTS,
-    carried_tasks,
+    known_tasks,
     labelled_cases,
     require_labels,
     write_conflicts,
@@ -37,7 +37,7 @@ def cohort(tmp_path):
 
 def test_labels_travel_from_the_source_to_the_cases(cohort, tmp_path):
     shards = open_or_build(cohort, tmp_path / "cache", SMALL)
-    assert carried_tasks(shards) == {"idh", "grade"}
+    assert known_tasks(shards, None) == {"idh", "grade", "hgg"}
     cases = {case.key: case.targets for case in labelled_cases(shards, None, ["idh", "grade"])}
     assert list(cases) == ["sub-a", "sub-b"]
     assert cases["sub-a"] == {"idh": 1.0, "grade": 2.0}
@@ -49,8 +49,24 @@ def test_labels_travel_from_the_source_to_the_cases(cohort, tmp_path):
 def test_a_table_wins_over_what_the_studies_carry(cohort, tmp_path):
     shards = open_or_build(cohort, tmp_path / "cache", SMALL)
     table = tmp_path / "labels.csv"
-    table.write_text("case,idh\nsub-C,mutant\n", "utf-8")
+    table.write_text("case,idh,tert\nsub-C,mutant,n/a\n", "utf-8")
+    assert known_tasks(shards, table) == {"idh"}
     assert [case.key for case in labelled_cases(shards, table, ["idh"])] == ["sub-c"]
+
+
+def test_low_and_high_grade_are_a_task_of_their_own(ball_shards, tmp_path):
+    shards = ShardSet.open(ball_shards(range(4)))
+    table = tmp_path / "name_mapping.csv"
+    table.write_text("Grade,BraTS_2020_subject_ID\nHGG,case-0\nLGG,case-1\nIII,case-2\n2,case-3\n")
+    cases = labelled_cases(shards, table, ["grade", "hgg"])
+    assert [case.targets["hgg"] for case in cases] == [1.0, 0.0, 1.0, 0.0]
+    assert [case.targets["grade"] for case in cases[2:]] == [3.0, 2.0]
+    assert all(math.isnan(case.targets["grade"]) for case in cases[:2])
+    table.write_text("Grade,case\nHGG,case-0\nLGG,case-1\n")
+    with pytest.raises(
+        UsageError, match="task grade: .*; LGG and HGG are what the task hgg learns"
+    ):
+        labelled_cases(shards, table, ["grade"])
 
 
 def test_what_a_table_says_in_vain_is_told_and_listed(ball_shards, tmp_path, caplog):
@@ -103,3 +119,25 @@ def test_missing_labels_are_known_before_anything_is_built(cohort):
     require_labels(cohort, [])
     with pytest.raises(UsageError, match="carries no labels for tert; give a table with --labels"):
         require_labels(cohort, ["idh", "tert"])
+
+
+@pytest.mark.real
+def test_a_table_finds_the_real_cases(real_data, tmp_path):
+    config = BuildConfig(keep_ids=True, preprocess=PreprocessConfig(spacing=8.0, steps=STEPS))
+    shards = open_or_build(real_data / "brats", tmp_path / "cache", config)
+    table = tmp_path / "metadata.csv"
+    table.write_text(
+        "ID,WHO CNS Grade,IDH,1p/19q,BraTS21 ID\n"
+        "UCSF-PDGM-0006,4,wildtype,unknown,BraTS2021_00006\n"
+        "UCSF-PDGM-0477,2,IDH1 p.R132H,relative co-deletion,BraTS2021_01477\n"
+        "UCSF-PDGM-0480,3,mutated (NOS),intact,BraTS2021_1480\n"
+        "UCSF-PDGM-0500,4,wildtype,,\n"
+        "Brats18_2013_2_1,HGG,,,\n"
+    )
+    cases = labelled_cases(shards, table, ["seg", "idh", "1p19q", "hgg"])
+    told = {case.key: case.targets for case in cases}
+    assert len(told) == 7
+    assert told["brats2021_01477"] == {"seg": 1.0, "idh": 1.0, "1p19q": 1.0, "hgg": 0.0}
+    assert told["brats2021_01480"] == {"seg": 1.0, "idh": 1.0, "1p19q": 0.0, "hgg": 1.0}
+    assert told["brats18_2013_2_1"]["hgg"] == 1.0 and told["brats2021_00006"]["idh"] == 0.0
+    assert math.isnan(told["brats2021_01476"]["idh"])

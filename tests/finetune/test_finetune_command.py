@@ -254,6 +254,20 @@ def test_a_table_of_other_cases(cohort, tmp_path, capsys, write_labels):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_dry_run_tells_of_the_cases_and_writes_nothing(cohort, tmp_path, capsys):
+    assert cohort.finetune(tmp_path / "run", "--dry-run", "True") == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "gliomoe_tiny from scratch: 8 of 8 labelled cases, 2 folds, up to 1 epochs",
+        "fold 0: up to 2 steps",
+        "  training    4 cases, seg 4, idh 0: 2 1: 2, grade 2: 2 4: 2",
+        "  validation  4 cases, seg 4, idh 0: 2 1: 2, grade 2: 2 4: 2",
+        "fold 1: up to 2 steps",
+        "  training    4 cases, seg 4, idh 0: 2 1: 2, grade 2: 2 4: 2",
+        "  validation  4 cases, seg 4, idh 0: 2 1: 2, grade 2: 2 4: 2",
+    ]
+    assert not (tmp_path / "run").exists()
+
+
 def test_another_run_in_the_folder(cohort, run, capsys):
     assert cohort.finetune(run, "--seed", "4") == 2
     assert "holds another run, which differs in seed" in error_of(capsys)
