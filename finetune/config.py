@@ -42,11 +42,15 @@ class CropConfig:
     """Part of the crops that are placed around a voxel of the tumour, the others around tissue."""
     sequence_dropout: float = 0.0
     """Probability that a crop lacks a sequence of its case, each by itself; one always stays."""
+    flip: float = 0.0
+    """Probability that a crop is mirrored, along each axis by itself."""
 
     def __post_init__(self) -> None:
         """Refuse what is no probability."""
-        if not (0 <= self.tumour <= 1 and 0 <= self.sequence_dropout <= 1):
-            raise ValueError("crop.tumour and crop.sequence_dropout must lie between 0 and 1")
+        if any(not 0 <= p <= 1 for p in (self.tumour, self.sequence_dropout, self.flip)):
+            raise ValueError(
+                "crop.tumour, crop.sequence_dropout and crop.flip must lie between 0 and 1"
+            )
 
 
 @dataclass(frozen=True)
@@ -65,8 +69,10 @@ class OptimConfig:
     """Of SGD, with Nesterov's correction."""
     weight_decay: float = 3e-5
     """AdamW leaves norms and biases out of it."""
+    schedule: Literal["polynomial", "cosine"] = "polynomial"
+    """How the rates decay to 0 over all epochs."""
     power: float = 0.9
-    """Of the polynomial decay to 0 over all epochs."""
+    """Of the polynomial decay."""
     warmup: int = 0
     """Steps of linear warm-up."""
     clip: float = 1.0
@@ -97,6 +103,8 @@ class TrainConfig:
     """Crops in a step."""
     precision: Precision = "auto"
     """`auto`: bf16 where the device is fast at it."""
+    recompute: bool = False
+    """Gradient checkpointing: less memory, about a third more work, the same gradients."""
     device: str = "auto"
     """`auto`: the GPU if there is one."""
     workers: int = 0

@@ -82,7 +82,7 @@ class CropDataset(Dataset[StudySample]):
         start = crop_start(centre, entry.shape, self._crop.size)
         kept = kept_sequences(entry.sequences, self._crop.sequence_dropout, generator)
         sample = self._shards.read(case.position, start, self._crop.size, kept)
-        sample = _with_labels(sample, case)
+        sample = mirrored(_with_labels(sample, case), self._crop.flip, generator)
         if self._artefacts.active:
             drawn = artefacts.draw(self._artefacts, len(sample.sequence), generator)
             sample = artefacts.apply(sample, drawn)
@@ -132,6 +132,14 @@ def kept_sequences(present: Sequence[str], dropout: float, generator: torch.Gene
     *chances, saved = torch.rand(len(present) + 1, generator=generator).tolist()
     kept = [name for name, chance in zip(present, chances, strict=True) if chance >= dropout]
     return kept or [present[int(saved * len(present))]]
+
+
+def mirrored(sample: StudySample, flip: float, generator: torch.Generator) -> StudySample:
+    """A crop with its mask, mirrored along each axis with probability `flip`."""
+    chances = torch.rand(3, generator=generator)
+    axes = [axis for axis in range(-3, 0) if chances[axis] < flip]
+    assert sample.seg is not None
+    return replace(sample, voxels=sample.voxels.flip(axes), seg=sample.seg.flip(axes))
 
 
 def crop_start(centre: Tensor, shape: Sequence[int], size: Sequence[int]) -> tuple[int, int, int]:

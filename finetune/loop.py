@@ -7,6 +7,7 @@ generator: a fold that was interrupted ends with the same weights as one that wa
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from gliomoe.data_shards import augment
 from gliomoe.data_shards.batch import StudyBatch, collate
@@ -27,6 +27,7 @@ from gliomoe.finetune.freeze import train_mode
 from gliomoe.finetune.losses import losses
 from gliomoe.finetune.optim import learning_rate_factor, make_optimizer, set_learning_rate
 from gliomoe.finetune.precision import autocast
+from gliomoe.finetune.progress import FoldBar
 from gliomoe.finetune.validation import Validated, ValidationCase, validate
 from gliomoe.models.model import Model
 
@@ -64,7 +65,9 @@ class Progress:
         return self.best.get("score", -math.inf)
 
 
-def train_fold(model: Model, data: FoldData, config: FinetuneConfig, folder: Path) -> Validated:
+def train_fold(
+    model: Model, data: FoldData, config: FinetuneConfig, folder: Path, row: int = 0
+) -> Validated:
     """Train a fold, or go on with it; `model` ends with the best weights.
 
     Args:
@@ -72,6 +75,7 @@ def train_fold(model: Model, data: FoldData, config: FinetuneConfig, folder: Pat
         data: Crops, validation cases and class weights.
         config: The run's configuration.
         folder: Where `state.pt`, `best.pt` and TensorBoard's events are kept.
+        row: Of the bar in a terminal.
 
     Returns:
         The validation of the best weights.
@@ -84,20 +88,15 @@ def train_fold(model: Model, data: FoldData, config: FinetuneConfig, folder: Pat
     optimizer = make_optimizer(model, config.optim)
     progress = _resume(model, optimizer, folder)
     steps = config.train.steps_per_epoch or math.ceil(len(data.train) / config.train.batch)
-    bar = tqdm(
-        desc=f"fold {data.number + 1}/{config.folds}",
-        total=config.train.epochs * steps,
-        initial=progress.epoch * steps,
-        unit="step",
-        disable=None,
-    )
-    with bar, SummaryWriter(str(folder), purge_step=progress.epoch * steps) as writer:
+    name = f"fold {data.number + 1}/{config.folds}"
+    bar = FoldBar(name, config.train.epochs, steps, progress.epoch, row)
+    with closing(bar), SummaryWriter(str(folder), purge_step=progress.epoch * steps) as writer:
         while not _finished(progress, config):
             train_epoch(model, optimizer, data, config, progress.epoch, bar, writer)
             progress.epoch += 1
             if progress.epoch % config.train.validate_every == 0 or _last(progress, config):
                 _validate(model, data, config, progress, folder, writer, progress.epoch * steps)
-                bar.set_postfix_str(f"validation {progress.best_score:.3f}")
+                bar.validated(progress.epoch, progress.best_score)
             _save(folder / "state.pt", _state(model, optimizer, progress))
     model.load_state_dict(_load(folder / "best.pt", model))
     return Validated(**progress.best)
@@ -109,7 +108,7 @@ def train_epoch(
     data: FoldData,
     config: FinetuneConfig,
     epoch: int,
-    bar: "tqdm[Any]",
+    bar: FoldBar,
     writer: "SummaryWriter",
 ) -> None:
     """All optimiser steps of one epoch."""
@@ -132,8 +131,7 @@ def train_epoch(
         for name, value in parts.items():
             writer.add_scalar(f"loss/{name}", value, step)
         writer.add_scalar("learning_rate", factor * config.optim.lr, step)
-        bar.set_description(f"fold {data.number + 1}/{config.folds} loss {parts['total']:.3f}")
-        bar.update()
+        bar.step(parts["total"])
 
 
 def train_step(

@@ -1,5 +1,7 @@
 """Optimiser and learning-rate schedule."""
 
+import math
+
 import torch
 from torch import nn
 
@@ -46,14 +48,16 @@ def _is_bias(name: str, parameter: nn.Parameter) -> bool:
 
 
 def learning_rate_factor(step: int, steps: int, config: OptimConfig) -> float:
-    """Polynomial decay to 0 after a linear warm-up, as a part of the initial rate.
+    """Polynomial or cosine decay to 0 after a linear warm-up, as a part of the initial rate.
 
     Args:
         step: Steps done so far.
         steps: Steps in all.
-        config: Power and warm-up.
+        config: Schedule and warm-up.
     """
     decay = (1 - step / steps) ** config.power
+    if config.schedule == "cosine":
+        decay = (1 + math.cos(math.pi * step / steps)) / 2
     return decay * min(1.0, (step + 1) / (config.warmup + 1))
 
 

@@ -50,6 +50,7 @@ from gliomoe.models.checkpoint import (
 )
 from gliomoe.models.hub import fetch
 from gliomoe.models.model import Model
+from gliomoe.models.recompute import set_recompute
 from gliomoe.models.registry import create_model
 from gliomoe.models.settings import parse_settings
 
@@ -191,6 +192,7 @@ def build_model(config: FinetuneConfig, prepared: Prepared, number: int) -> Mode
     if prepared.checkpoint is not None:
         load_encoder(model, prepared.checkpoint)
     freeze(model, config.freeze, config.train_blocks, config.lora)
+    set_recompute(model, config.train.recompute)
     return model
 
 

@@ -4,6 +4,7 @@ import json
 import math
 from collections import Counter
 from dataclasses import asdict, replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from gliomoe.finetune.dataset import (
     candidate_centres,
     crop_start,
     kept_sequences,
+    mirrored,
     read_case,
 )
 from gliomoe.finetune.freeze import freeze
@@ -162,6 +164,9 @@ def test_rates_warm_up_and_decay(fold):
     optim = replace(fold[0].optim, lr=1e-2)
     assert learning_rate_factor(50, 100, replace(optim, power=0.9)) == pytest.approx(0.5**0.9)
     assert learning_rate_factor(0, 100, replace(optim, warmup=9)) == pytest.approx(0.1)
+    cosine = replace(optim, schedule="cosine")
+    factors = [learning_rate_factor(step, 100, cosine) for step in (0, 25, 50, 100)]
+    assert factors == pytest.approx([1, 0.5 + 0.5**1.5, 0.5, 0])
 
 
 def test_crops_depend_on_their_number_alone(fold):
@@ -188,6 +193,21 @@ def test_crops_lose_sequences_by_their_number(fold):
     each = Counter(name for _ in range(2000) for name in kept_sequences("abcd", 0.3, generator))
     # 0.7, and a quarter of the times that all four would go.
     assert all(count / 2000 == pytest.approx(0.7 + 0.3**4 / 4, abs=0.04) for count in each.values())
+
+
+def test_crops_are_mirrored_with_their_masks(fold):
+    config, data = fold
+    generator = torch.Generator().manual_seed(0)
+    crop = replace(data.train[0], seg=(data.train[0].voxels[0] > 0.5).to(torch.uint8))
+    seen = set()
+    for _ in range(60):
+        turned = mirrored(crop, 0.5, generator)
+        assert torch.equal(turned.seg, (turned.voxels[0] > 0.5).to(torch.uint8))
+        ways = product([()], *(((), (axis,)) for axis in (1, 2, 3)))
+        axes = [sum(way, ()) for way in ways]
+        seen |= {a for a in axes if torch.equal(turned.voxels, crop.voxels.flip(a))}
+    assert len(seen) == 8
+    assert torch.equal(mirrored(crop, 0.0, generator).voxels, crop.voxels)
 
 
 def test_most_crops_show_the_tumour(fold):
