@@ -14,6 +14,7 @@ from gliomoe.data_shards.errors import UsageError
 from gliomoe.data_shards.nifti import read_nifti, write_nifti
 from gliomoe.data_shards.preprocess import PreprocessConfig
 from gliomoe.data_shards.study import Study
+from gliomoe.finetune.calibration import NOT_FITTED
 from gliomoe.finetune.inference import StudyPrediction
 from gliomoe.finetune.predict import PredictConfig, find_cases, predict_case, predict_cases
 from gliomoe.finetune.report.collect import prediction_scans
@@ -60,6 +61,7 @@ class Thresholder:
     name, source, sha256 = "thresholder", Path("nowhere"), "0" * 64
     sequences = ("t1", "t1ce", "flair")
     thresholds = {"idh": 0.3, "tert": None}
+    temperatures = dict.fromkeys(("idh", "tert", "grade"), NOT_FITTED)
 
     def __call__(self, study: Study) -> StudyPrediction:
         bright = ((torch.from_numpy(study.volumes["flair"]) - 300) / 600).clamp(0, 1)
