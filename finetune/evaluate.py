@@ -120,6 +120,8 @@ def evaluate(config: EvaluateConfig, provenance: dict[str, Any]) -> dict[str, An
         "conventions": CONVENTIONS,
         "provenance": provenance,
     }
+    for stale in config.out.glob("cases_against_*.csv"):
+        stale.unlink()
     write_cases(config.out / "cases.csv", ours)
     for number, results in enumerate(theirs, 1):
         write_cases(config.out / f"cases_against_{number}.csv", results)

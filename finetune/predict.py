@@ -141,7 +141,7 @@ def predict_case(
         record["markers"] = {
             task: {
                 **decide(task, probability.tolist(), predictor.thresholds.get(task)),
-                "calibration": asdict(predictor.temperatures[task]),
+                "temperature": asdict(predictor.temperatures[task]),
             }
             for task, probability in prediction.markers.items()
         }

@@ -1,31 +1,24 @@
 """Groups in which figures are given: sequence set, protocol, grade.
 
 Notable: the protocol is a column `protocol` of the label table, or of the data's own
-`participants.tsv`; the grade is known to the label table or the data, whether or not the run has
-learned it.
+`participants.tsv`; the grade is a case's label, known where the run learns it.
 """
 
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from gliomoe.data_shards.label_table import (
-    ID_COLUMNS,
-    case_name,
-    match_cases,
-    read_label_table,
-    read_labels,
-)
+from gliomoe.data_shards.label_table import case_name
 from gliomoe.data_shards.reading.indexed import ShardSet
 from gliomoe.data_shards.table import plain, read_rows
 from gliomoe.finetune.cases import LabelledCase
 
 UNKNOWN = {
-    "sequences": "",
+    "sequences": None,
     "protocol": "no table of the cases has a column protocol",
-    "grade": "no case has a known grade",
+    "grade": "the run does not learn the grade, or no case has a known one",
 }
-"""Grouping → why there may be no group at all; cases always have sequences."""
+"""Grouping → why there may be no group at all; every case has sequences."""
 
 Groups = Mapping[str, str | None]
 """Grouping → the group of a case; None if it is not known."""
@@ -45,41 +38,30 @@ def find_groups(
     Raises:
         UsageError: If a table cannot be read.
     """
-    protocols = _protocols([path for path in (labels, data / "participants.tsv") if path])
-    grades = _grades(shards, labels)
-    return {
-        case.key: {
+    tables = [path for path in (labels, data / "participants.tsv") if path and path.is_file()]
+    protocols = next(filter(None, (_protocols(path, cases) for path in tables)), {})
+    groups = {}
+    for case in cases:
+        grade = case.targets.get("grade", math.nan)
+        groups[case.key] = {
             "sequences": "+".join(shards.entry(case.position).sequences),
             "protocol": protocols.get(case_name(case.key), protocols.get(case_name(case.subject))),
-            "grade": grades.get(case.key),
+            "grade": None if math.isnan(grade) else f"{grade:g}",
         }
-        for case in cases
-    }
+    return groups
 
 
-def _protocols(tables: Sequence[Path]) -> dict[str, str]:
-    """Case name → protocol, from the first table that has the column."""
-    for path in tables:
-        if not path.is_file():
-            continue
-        header, rows = read_rows(path, "table of cases")
-        names = [plain(name) for name in header]
-        known = [names.index(name) for name in ID_COLUMNS if name in names]
-        if "protocol" in names and known:
-            column = names.index("protocol")
-            values = {case_name(row[known[0]]): row[column].strip() for _, row in rows}
-            return {name: value for name, value in values.items() if value not in ("", "n/a")}
-    return {}
+def _protocols(path: Path, cases: Sequence[LabelledCase]) -> dict[str, str]:
+    """Case name → protocol by a table; empty if it has no such column.
 
-
-def _grades(shards: ShardSet, labels: Path | None) -> dict[str, str]:
-    """Study key → grade, where it is known."""
-    if labels is not None:
-        entries = [shards.entry(i) for i in range(len(shards))]
-        subjects = {entry.key: entry.subject for entry in entries}
-        known = match_cases(read_label_table(labels), subjects, labels)
-    else:
-        records = [shards.record(i) for i in range(len(shards))]
-        known = {r["key"]: read_labels(r.get("labels", {}), f"study {r['key']}") for r in records}
-    grades = {key: targets.get("grade", math.nan) for key, targets in known.items()}
-    return {key: f"{grade:g}" for key, grade in grades.items() if not math.isnan(grade)}
+    The column that names the cases is the one in which most of them are found.
+    """
+    header, rows = read_rows(path, "table of cases")
+    names = [plain(name) for name in header]
+    if "protocol" not in names:
+        return {}
+    known = {case_name(name) for case in cases for name in (case.key, case.subject)}
+    found = [sum(case_name(row[i]) in known for _, row in rows) for i in range(len(header))]
+    case, protocol = found.index(max(found)), names.index("protocol")
+    values = {case_name(row[case]): row[protocol].strip() for _, row in rows}
+    return {name: value for name, value in values.items() if value not in ("", "n/a")}

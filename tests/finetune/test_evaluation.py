@@ -4,14 +4,19 @@ import csv
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 import gliomoe.finetune.evaluate
+from gliomoe.data_shards.study import Study
+from gliomoe.finetune.calibration import NOT_FITTED
 from gliomoe.finetune.metrics.lesions import SIZES
+from gliomoe.finetune.predictor import Predictor
 from gliomoe.launch.cli import main
 from gliomoe.models.checkpoint import save_checkpoint
 from gliomoe.models.registry import create_model
@@ -157,6 +162,17 @@ def test_calibration_before_and_after(metrics):
     assert grade["before"] == grade["after"]
 
 
+def test_prediction_is_calibrated_alike(folder):
+    predictor = Predictor.open(folder / "one", "cpu")
+    noise = np.random.default_rng(0).uniform(1, 2, (16, 16, 16)).astype(np.float32)
+    study = Study("case", "case", {"t1": noise}, np.diag([3.0, 3.0, 3.0, 1.0]))
+    assert predictor.temperatures["idh"].value == 2 and predictor.temperatures["grade"].value == 1
+    plain = replace(predictor, temperatures=dict.fromkeys(("idh", "grade"), NOT_FITTED))(study)
+    markers = predictor(study).markers
+    assert torch.allclose(markers["idh"], (plain.markers["idh"].logit() / 2).sigmoid())
+    assert torch.equal(markers["grade"], plain.markers["grade"])
+
+
 def test_uncertainty_against_error(metrics, rows):
     found = metrics["uncertainty"]["seg"]
     assert found["aurc_best"] <= found["aurc"]["value"] and found["referred"] == 1
@@ -199,7 +215,7 @@ def test_without_labels_and_of_a_single_case(folder, ball_shards, tmp_path, caps
     assert metrics["markers"]["idh"]["reason"] == "no case has a known label"
     assert metrics["groups"]["grade"] == {
         "unknown": 1,
-        "reason": "no case has a known grade",
+        "reason": "the run does not learn the grade, or no case has a known one",
         "values": {},
     }
     assert metrics["groups"]["protocol"]["reason"] == "no table of the cases has a column protocol"
