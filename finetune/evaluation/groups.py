@@ -40,7 +40,7 @@ def find_groups(
     """
     tables = [path for path in (labels, data / "participants.tsv") if path and path.is_file()]
     protocols = next(filter(None, (_protocols(path, cases) for path in tables)), {})
-    groups = {}
+    groups: dict[str, Groups] = {}
     for case in cases:
         grade = case.targets.get("grade", math.nan)
         groups[case.key] = {

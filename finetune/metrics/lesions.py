@@ -85,7 +85,7 @@ def lesion_figures(
     judged = len(dice) + int((~matched).sum())
     return LesionFigures(
         lesions=len(dice),
-        found=int(touch.any(1)[counted].sum()),
+        found=int(touch[counted].any(1).sum()),
         predicted=components,
         matched=int(matched.sum()),
         dice=float(dice.sum() / judged) if judged else 1.0,
