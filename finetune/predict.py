@@ -12,7 +12,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -140,7 +140,10 @@ def predict_case(
         if config.maps:
             record["maps"] = _write_attention(predictor.explain(study, prediction), folder, name)
         record["markers"] = {
-            task: decide(task, probability.tolist(), predictor.thresholds.get(task))
+            task: {
+                **decide(task, probability.tolist(), predictor.thresholds.get(task)),
+                "temperature": asdict(predictor.temperatures[task]),
+            }
             for task, probability in prediction.markers.items()
         }
         write_json(folder / f"{name}.json", record)

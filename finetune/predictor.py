@@ -13,6 +13,7 @@ from gliomoe.data_shards.preprocess import PreprocessConfig
 from gliomoe.data_shards.reading.sample import to_sample
 from gliomoe.data_shards.sequences import SEQUENCES
 from gliomoe.data_shards.study import Study
+from gliomoe.finetune.calibration import Temperature, calibrated
 from gliomoe.finetune.explain import AttentionMap, explain
 from gliomoe.finetune.inference import InferenceConfig, StudyPrediction, predict_study
 from gliomoe.finetune.inputs import gene_tables, genes_of, missing_sequences
@@ -40,6 +41,8 @@ class Predictor:
     inference: InferenceConfig
     thresholds: dict[str, float | None]
     """Binary marker → decision threshold from validation; None where there is none."""
+    temperatures: Mapping[str, Temperature]
+    """Marker task → temperature from validation, at which probabilities are given."""
     genes: Mapping[str, Tensor]
     """Case name → gene table [G, A]; empty for models of images alone."""
 
@@ -80,16 +83,18 @@ class Predictor:
             preprocess=PreprocessConfig.from_json(run.preprocessing),
             inference=replace(run.inference, draws=draws, flips=flips),
             thresholds=run.thresholds,
+            temperatures=run.temperatures,
             genes=gene_tables(models[0], genes),
         )
 
     def __call__(self, study: Study) -> StudyPrediction:
-        """Predict a preprocessed study, on its own grid.
+        """Predict a preprocessed study, on its own grid, with calibrated markers.
 
         Raises:
             DataError: If the study lacks a sequence that the model needs.
         """
-        return predict_study(self.models, self._sample(study), self.inference)
+        prediction = predict_study(self.models, self._sample(study), self.inference)
+        return replace(prediction, markers=calibrated(prediction.markers, self.temperatures))
 
     def explain(self, study: Study, prediction: StudyPrediction) -> dict[str, AttentionMap]:
         """Attention and expert maps of the first member, around the predicted tumour."""

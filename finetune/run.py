@@ -5,7 +5,7 @@ RUN/splits.json         which case trains and validates in which fold
 RUN/label_conflicts.csv labels left out because their sources disagree, if there are any
 RUN/fold_<i>/           checkpoint folder with the best weights of fold i, there once it is done
 RUN/training/fold_<i>/  TensorBoard events, `result.json` (validation, with probabilities)
-RUN/summary.json        validation by fold, thresholds of the markers
+RUN/summary.json        validation by fold, thresholds and temperatures of the markers
 """
 
 import json
@@ -18,6 +18,7 @@ import torch
 
 from gliomoe.data_shards.errors import UsageError
 from gliomoe.data_shards.identity.seen import Seen
+from gliomoe.finetune.calibration import NOT_FITTED, Temperature
 from gliomoe.finetune.inference import InferenceConfig
 from gliomoe.models.checkpoint import CONFIG, FINGERPRINTS, load_checkpoint, read_config
 from gliomoe.models.model import Model
@@ -50,7 +51,10 @@ class FinetunedRun:
     preprocessing: dict[str, Any]
     """Settings of `gliomoe.data_shards.preprocess` that the cases must go through."""
     thresholds: dict[str, float | None]
-    """Binary marker → decision threshold from validation cases; None: they were of one class."""
+    """Binary marker → decision threshold from validation cases; None: they were of one class. It
+    is compared with calibrated probabilities."""
+    temperatures: dict[str, Temperature]
+    """Marker task → temperature from validation cases."""
     summary: dict[str, Any]
     """Content of `summary.json`; empty for a single checkpoint."""
 
@@ -76,6 +80,7 @@ class FinetunedRun:
         training = config["training"]
         if training.get("kind") != "finetune":
             raise UsageError(f"{path}: not a fine-tuned model; gliomoe finetune --from {path}")
+        fitted = summary.get("temperatures", training.get("temperatures", {}))
         return cls(
             path=path,
             folders=tuple(folders),
@@ -83,6 +88,11 @@ class FinetunedRun:
             inference=InferenceConfig(window=tuple(training["window"])),
             preprocessing=config["preprocessing"],
             thresholds=summary.get("thresholds", training["thresholds"]),
+            temperatures={
+                task: Temperature(**fitted[task]) if task in fitted else NOT_FITTED
+                for task in config["model"]["tasks"]
+                if task != "seg"
+            },
             summary=summary,
         )
 

@@ -1,7 +1,6 @@
 """A fine-tuning run: check everything first, then train fold after fold, then sum up."""
 
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from gliomoe.data_shards.order import seed_for
 from gliomoe.data_shards.preprocess import PreprocessConfig
 from gliomoe.data_shards.reading.indexed import ShardSet
 from gliomoe.data_shards.sequences import SEQUENCES
+from gliomoe.finetune.calibration import HeldOut, marker_rules
 from gliomoe.finetune.cases import (
     LabelledCase,
     labelled_cases,
@@ -35,7 +35,6 @@ from gliomoe.finetune.inputs import check_options, gene_tables, with_inputs
 from gliomoe.finetune.loop import FoldData, train_fold
 from gliomoe.finetune.lora import merge
 from gliomoe.finetune.losses import prevalence_weights
-from gliomoe.finetune.metrics.markers import youden_threshold
 from gliomoe.finetune.precision import pick_device
 from gliomoe.finetune.run import FORMAT, SPLITS, SUMMARY, fold_folder, training_folder
 from gliomoe.finetune.splits import Splits, check_folds, make_splits, read_splits, write_splits
@@ -160,7 +159,7 @@ def run_fold(config: FinetuneConfig, prepared: Prepared, number: int) -> None:
         "fold": number,
         "cases": len(prepared.splits.folds[number].train),
         "validation": {"dice": validated.dice, "log_loss": validated.log_loss},
-        "thresholds": thresholds(prepared, [validated], config.markers),
+        **marker_rules(held_out(prepared, [validated]), config.markers),
     }
     about: dict[str, Any] = {
         "training": training,
@@ -197,7 +196,7 @@ def build_model(config: FinetuneConfig, prepared: Prepared, number: int) -> Mode
 
 
 def summarise(config: FinetuneConfig, prepared: Prepared) -> dict[str, Any]:
-    """Validation of the finished folds, and thresholds from their held-out predictions."""
+    """Validation of the finished folds; thresholds and temperatures from held-out cases."""
     results = {}
     for number in range(config.folds):
         if _done(config.out, number):
@@ -224,27 +223,17 @@ def summarise(config: FinetuneConfig, prepared: Prepared) -> dict[str, Any]:
         "folds": folds,
         "folds_planned": config.folds,
         "dice": {r: float(np.mean([f.dice[r] for f in results.values()])) for r in regions},
-        "thresholds": thresholds(prepared, list(results.values()), config.markers),
+        **marker_rules(held_out(prepared, list(results.values())), config.markers),
     }
 
 
-def thresholds(
-    prepared: Prepared, results: Sequence[Validated], tasks: Sequence[str]
-) -> dict[str, float | None]:
-    """Youden's threshold of each binary marker from cases their fold did not train on."""
-    found: dict[str, float | None] = {}
-    for task in tasks:
-        if task == "grade":
-            continue
-        pairs = [
-            (prepared.cases[key].targets[task], probabilities[task][0])
-            for result in results
-            for key, probabilities in result.markers.items()
-            if not math.isnan(prepared.cases[key].targets[task])
-        ]
-        truth, score = np.array(pairs).reshape(-1, 2).T
-        found[task] = youden_threshold(truth, score)
-    return found
+def held_out(prepared: Prepared, results: Sequence[Validated]) -> list[HeldOut]:
+    """Targets and probabilities of the cases that their fold did not train on."""
+    return [
+        (prepared.cases[key].targets, probabilities)
+        for result in results
+        for key, probabilities in result.markers.items()
+    ]
 
 
 def _done(run: Path, number: int) -> bool:

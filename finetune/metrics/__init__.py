@@ -1,1 +1,1 @@
-"""Segmentation and marker metrics, from libraries, with stated conventions."""
+"""Metrics of segmentation, lesions, markers and uncertainty, with stated conventions."""

@@ -1,25 +1,44 @@
 """Figures of a molecular marker or the grade over many cases, with the reason where there is none.
 
-Nothing here is NaN: a figure that does not exist for these cases is None.
+Notable: nothing here is NaN; a figure that does not exist for these cases is None. Figures are
+written for weighted cases, so that all bootstrap samples are computed at once; scikit-learn's are
+the same, one sample at a time. n cases, B resamples.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from sklearn import metrics as sk
 
-from gliomoe.finetune.metrics.intervals import delong_auc
+from gliomoe.finetune.metrics.auc import delong_auc, pair_wins
+from gliomoe.finetune.metrics.intervals import percentile_interval, resample
+from gliomoe.finetune.metrics.reliability import Forecasts
 
 Figures = dict[str, Any]
 """JSON-able."""
+
+BINARY = (
+    "auc",
+    "average_precision",
+    "accuracy",
+    "balanced_accuracy",
+    "sensitivity",
+    "specificity",
+    "precision",
+    "f1",
+    "mcc",
+)
+GRADE = ("accuracy", "balanced_accuracy", "macro_auc")
+"""Names of the figures of a binary marker and of the grade, beside those of calibration."""
 
 
 def youden_threshold(truth: np.ndarray, score: np.ndarray) -> float | None:
     """The threshold with the largest sensitivity + specificity − 1 (Youden 1950).
 
     Args:
-        truth: [cases] 0 or 1, of validation cases.
-        score: [cases] probability of 1.
+        truth: [n] 0 or 1, of validation cases.
+        score: [n] probability of 1.
 
     Returns:
         Half-way between the score at the best cut and the next lower one, so that it separates new
@@ -33,87 +52,149 @@ def youden_threshold(truth: np.ndarray, score: np.ndarray) -> float | None:
     return (cut + float(below.max())) / 2 if len(below) else cut
 
 
-def expected_calibration_error(truth: np.ndarray, score: np.ndarray, bins: int = 10) -> float:
-    """ECE of the probability of 1, equal-width bins (Guo et al. 2017, for a binary outcome)."""
-    index = np.minimum((score * bins).astype(int), bins - 1)
-    gap = 0.0
-    for b in np.unique(index):
-        inside = index == b
-        gap += inside.mean() * abs(score[inside].mean() - truth[inside].mean())
-    return float(gap)
-
-
 def binary_figures(truth: np.ndarray, score: np.ndarray, threshold: float | None) -> Figures:
     """Figures of a binary marker.
 
     Args:
-        truth: [cases] 0 or 1.
-        score: [cases] probability of 1.
+        truth: [n] 0 or 1.
+        score: [n] probability of 1.
         threshold: Decision threshold from validation; None means 0.5.
+
+    Returns:
+        Counts, threshold, each of `BINARY` as {value, interval} or None, and `reason`.
     """
-    counts = {"cases": len(truth), "positive": int(np.sum(truth))}
-    if not len(truth):
-        return {**counts, **_nothing(_BINARY), "reason": "no case has a known label"}
     used = 0.5 if threshold is None else threshold
-    called = score >= used
-    figures: Figures = {
-        **counts,
+    counts: Figures = {
+        "cases": len(truth),
+        "positive": int(np.sum(truth)),
         "threshold": used,
         "threshold_from": "0.5" if threshold is None else "validation",
-        "accuracy": float(sk.accuracy_score(truth, called)),
-        "brier": float(np.mean((score - truth) ** 2)),
-        "log_loss": float(sk.log_loss(truth, score, labels=[0, 1])),
-        "ece": expected_calibration_error(truth, score),
     }
+    if not len(truth):
+        return {**counts, **dict.fromkeys(BINARY), "reason": "no case has a known label"}
+    positive, called = np.asarray(truth) == 1, score >= used
+    found = with_intervals(lambda w: _decisions(positive, called, w), truth)
     if len(np.unique(truth)) < 2:
         reason = f"all {len(truth)} cases are of one class"
-        return {**figures, **_nothing(_TWO_CLASS), "reason": reason}
+        kept = {name: found[name] for name in ("accuracy", "sensitivity", "specificity")}
+        return {**counts, **dict.fromkeys(BINARY), **kept, "reason": reason}
     auc = delong_auc(truth, score)
-    return {
-        **figures,
-        "auc": auc.value,
-        "auc_interval": auc.interval,
-        "average_precision": float(sk.average_precision_score(truth, score)),
-        "balanced_accuracy": float(sk.balanced_accuracy_score(truth, called)),
-        "f1": float(sk.f1_score(truth, called, zero_division=0.0)),
-        "mcc": float(sk.matthews_corrcoef(truth, called)),
-        "reason": None,
-    }
+    found |= with_intervals(
+        lambda w: {"average_precision": _average_precision(truth, score, w)}, truth
+    )
+    found["auc"] = {"value": auc.value, "interval": auc.interval}
+    return {**counts, **{name: found[name] for name in BINARY}, "reason": None}
 
 
 def grade_figures(truth: np.ndarray, probability: np.ndarray, grades: tuple[float, ...]) -> Figures:
     """Figures of the grade.
 
     Args:
-        truth: [cases] WHO grades.
-        probability: [cases, grades].
+        truth: [n] WHO grades.
+        probability: [n, grades].
         grades: WHO grade of each column.
+
+    Returns:
+        Counts, each of `GRADE` as {value, interval} or None, and `reason`.
     """
-    counts = {"cases": len(truth), "by_grade": {f"{g:g}": int(np.sum(truth == g)) for g in grades}}
-    if not len(truth):
-        return {**counts, **_nothing(_GRADE), "reason": "no case has a known label"}
-    called = np.array(grades)[probability.argmax(1)]
-    figures: Figures = {
-        **counts,
-        "accuracy": float(np.mean(called == truth)),
-        "balanced_accuracy": float(np.mean([np.mean(called[truth == g] == g) for g in set(truth)])),
+    truth = np.asarray(truth, float)
+    present = [g for g in grades if np.any(truth == g)]
+    counts: Figures = {
+        "cases": len(truth),
+        "by_grade": {f"{g:g}": int(np.sum(truth == g)) for g in grades},
     }
-    areas = [
-        delong_auc(truth == grade, probability[:, column]).value
-        for column, grade in enumerate(grades)
-        if 0 < np.sum(truth == grade) < len(truth)
-    ]
-    if not areas:
-        return {**figures, "macro_auc": None, "reason": f"all {len(truth)} cases are of one grade"}
-    missing = [f"{g:g}" for g in grades if not np.any(truth == g)]
+    if not len(truth):
+        return {**counts, **dict.fromkeys(GRADE), "reason": "no case has a known label"}
+    right = np.array(grades)[probability.argmax(1)] == truth
+
+    def figures(w: np.ndarray) -> dict[str, np.ndarray]:
+        recalls = [w @ (right & (truth == g)) / (w @ (truth == g)) for g in present]
+        areas = [_area(truth == g, probability[:, grades.index(g)], w) for g in present]
+        return {
+            "accuracy": w @ right / w.sum(1),
+            "balanced_accuracy": np.mean(recalls, 0),
+            "macro_auc": np.mean(areas, 0),
+        }
+
+    missing = [f"{g:g}" for g in grades if g not in present]
     reason = f"no case of grade {', '.join(missing)}" if missing else None
-    return {**figures, "macro_auc": float(np.mean(areas)), "reason": reason}
+    if len(present) < 2:
+        reason = f"all {len(truth)} cases are of one grade"
+    return {**counts, **with_intervals(figures, truth), "reason": reason}
 
 
-_TWO_CLASS = ("auc", "auc_interval", "average_precision", "balanced_accuracy", "f1", "mcc")
-_BINARY = ("threshold", "threshold_from", "accuracy", "brier", "log_loss", "ece", *_TWO_CLASS)
-_GRADE = ("accuracy", "balanced_accuracy", "macro_auc")
+def calibration_figures(forecasts: Forecasts, strata: np.ndarray) -> Figures:
+    """Log loss, Brier score and ECE as {value, interval}, and the reliability diagram's data.
+
+    Args:
+        forecasts: Of n cases; without any the figures are None.
+        strata: [n] labels.
+    """
+    if not len(strata):
+        return {**dict.fromkeys(("log_loss", "brier", "ece")), "reliability": []}
+    return {
+        **with_intervals(forecasts.figures, strata),
+        "reliability": forecasts.reliability(),
+    }
 
 
-def _nothing(keys: tuple[str, ...]) -> Figures:
-    return dict.fromkeys(keys)
+def with_intervals(
+    figures: Callable[[np.ndarray], dict[str, np.ndarray]], strata: np.ndarray
+) -> Figures:
+    """Figures of cases as {value, interval}, or None where they do not exist.
+
+    Args:
+        figures: Weights [B, n] → name → [B], NaN where a figure does not exist.
+        strata: [n] labels; bootstrap samples keep the number of cases of each.
+    """
+    values = figures(np.ones((1, len(strata))))
+    draws = figures(resample(len(strata), strata)) if len(strata) > 1 else {}
+    return {
+        name: None
+        if np.isnan(value[0])
+        else {
+            "value": float(value[0]),
+            "interval": percentile_interval(draws[name]) if draws else None,
+        }
+        for name, value in values.items()
+    }
+
+
+def _decisions(positive: np.ndarray, called: np.ndarray, w: np.ndarray) -> dict[str, np.ndarray]:
+    """What follows from the confusion matrix; scikit-learn's conventions for empty margins."""
+    tp, fp = w @ (positive & called), w @ (~positive & called)
+    fn, tn = w @ (positive & ~called), w @ (~positive & ~called)
+    sensitivity, specificity = _ratio(tp, tp + fn, np.nan), _ratio(tn, tn + fp, np.nan)
+    margins = np.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn))
+    return {
+        "accuracy": (tp + tn) / w.sum(1),
+        "balanced_accuracy": (sensitivity + specificity) / 2,
+        "sensitivity": sensitivity,
+        "specificity": specificity,
+        "precision": _ratio(tp, tp + fp, 0.0),
+        "f1": _ratio(2 * tp, 2 * tp + fp + fn, 0.0),
+        "mcc": _ratio(tp * tn - fp * fn, margins, 0.0),
+    }
+
+
+def _average_precision(truth: np.ndarray, score: np.ndarray, w: np.ndarray) -> np.ndarray:
+    """Average precision: Σ (Rₖ − Rₖ₋₁) Pₖ over the distinct scores, highest first."""
+    order = np.argsort(-score, kind="stable")
+    last = np.flatnonzero(np.diff(score[order], append=-np.inf))
+    found = np.cumsum(w[:, order] * truth[order], 1)[:, last]
+    called = np.cumsum(w[:, order], 1)[:, last]
+    precision = _ratio(found, called, 0.0)
+    steps = np.diff(found, axis=1, prepend=0.0)
+    return (steps * precision).sum(1) / found[:, -1]
+
+
+def _area(positive: np.ndarray, score: np.ndarray, w: np.ndarray) -> np.ndarray:
+    """AUC of one class against the others; NaN where there are no others."""
+    above, below = w[:, positive], w[:, ~positive]
+    wins = ((above @ pair_wins(positive, score)) * below).sum(1)
+    return _ratio(wins, above.sum(1) * below.sum(1), np.nan)
+
+
+def _ratio(part: np.ndarray, whole: np.ndarray, empty: float) -> np.ndarray:
+    """Quotient, `empty` where there is nothing to divide by."""
+    return np.divide(part, whole, out=np.full(np.shape(part), empty), where=whole > 0)

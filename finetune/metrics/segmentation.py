@@ -38,11 +38,8 @@ def region_figures(
         spacing: Voxel size in mm along D, H, W.
     """
     # Imported here: MONAI takes seconds to import, and training needs Dice alone.
-    from monai.metrics import (
-        compute_hausdorff_distance,
-        compute_surface_dice,
-        get_confusion_matrix,
-    )
+    from monai.metrics import get_confusion_matrix
+    from monai.metrics.utils import get_edge_surface_distance
 
     mm = [float(size) for size in spacing]
     has = bool(prediction.any()), bool(truth.any())
@@ -54,25 +51,20 @@ def region_figures(
         return RegionFigures(values, empty)
     p, g = prediction[None, None].float(), truth[None, None].float()
     tp, fp, _, fn = get_confusion_matrix(p, g)[0, 0].tolist()
+    # The slow part: HD95 and both NSD share one computation of MONAI's distances.
     with warnings.catch_warnings():
-        # MONAI 1.5 warns of an argument that it passes to itself.
+        # MONAI warns of an argument that it passes to itself.
         warnings.simplefilter("ignore", FutureWarning)
-        nsd = {
-            f"nsd_{limit:.0f}mm": compute_surface_dice(
-                p, g, [limit], include_background=True, spacing=mm
-            ).item()
-            for limit in (1.0, 2.0)
-        }
-        hd95 = compute_hausdorff_distance(
-            p, g, include_background=True, percentile=95, spacing=mm
-        ).item()
+        _, distances, _ = get_edge_surface_distance(prediction, truth, spacing=mm, symmetric=True)
+    surface = torch.cat(distances)
     values = {
         "dice": 2 * tp / (2 * tp + fp + fn),
         "iou": tp / (tp + fp + fn),
-        **nsd,
+        "nsd_1mm": (surface <= 1.0).double().mean().item(),
+        "nsd_2mm": (surface <= 2.0).double().mean().item(),
         "sensitivity": tp / (tp + fn),
         "precision": tp / (tp + fp),
-        "hd95": hd95,
+        "hd95": max(one_way.quantile(0.95).item() for one_way in distances),
     }
     return RegionFigures(values, "none")
 

@@ -15,6 +15,7 @@ from gliomoe.data_shards.nifti import read_labels
 from gliomoe.data_shards.reading.indexed import ShardSet
 from gliomoe.data_shards.sequences import SEQUENCES
 from gliomoe.data_shards.study import source_files, to_source
+from gliomoe.finetune.calibration import calibrated
 from gliomoe.finetune.cases import LabelledCase
 from gliomoe.finetune.dataset import read_case
 from gliomoe.finetune.inference import predict_study
@@ -54,7 +55,7 @@ def validation_scan(held_out: HeldOut, shards: ShardSet, run: FinetunedRun) -> S
             facts |= {f"Dice {r}": f"{d:.2f}" for r, d in zip(REGIONS, found, strict=True)}
     else:
         labels["reference"] = sample.seg.numpy()
-    for task, probability in prediction.markers.items():
+    for task, probability in calibrated(prediction.markers, run.temperatures).items():
         text = _decision(decide(task, probability.tolist(), run.thresholds.get(task)))
         if not math.isnan(target := case.targets.get(task, math.nan)):
             text += f"; label: {_label(task, target)}"

@@ -52,18 +52,14 @@ def _read(folder: Path, name: str) -> Evaluation:
     if metrics["mean_dice"] is not None:
         measures["Dice mean"] = _interval(metrics["mean_dice"])
     for task, found in metrics["markers"].items():
-        auc = {
-            "mean": found.get("auc", found.get("macro_auc")),
-            "interval": found.get("auc_interval"),
-        }
-        if auc["mean"] is not None:
+        if auc := found["macro_auc" if task == "grade" else "auc"]:
             measures[f"AUC {TASK_NAMES[task]}"] = _interval(auc)
     return Evaluation(name, metrics["cases"], measures)
 
 
 def _interval(found: Mapping[str, Any]) -> Interval:
     low, high = found["interval"] or (None, None)
-    return Interval(found["mean"], low, high)
+    return Interval(found["mean"] if "mean" in found else found["value"], low, high)
 
 
 def measure_names(evaluations: Sequence[Evaluation]) -> list[str]:

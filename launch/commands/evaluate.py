@@ -1,6 +1,7 @@
 """`gliomoe evaluate`: measure a fine-tuned run on labelled cases, with error bars."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,47 +22,140 @@ class Options(EvaluateConfig):
 def run(options: Options) -> int:
     """Evaluate and print."""
     metrics = evaluate(options, machine())
-    print(json.dumps(metrics, indent=2) if options.json else _table(metrics))
+    print(json.dumps(metrics, indent=2) if options.json else table(metrics))
     return 0
 
 
-def _table(metrics: dict[str, Any]) -> str:
+def table(metrics: dict[str, Any]) -> str:
     """The main figures for a person."""
-    lines = [f"{metrics['run']}: {metrics['cases']} cases, {metrics['folds']} fold(s)", ""]
-    if metrics["regions"]:
-        lines.append(f"{'':8s}{'Dice':>22s}{'HD95 mm':>24s}{'NSD 2 mm':>22s}")
-    for region, figures in metrics["regions"].items():
-        cells = [_cell(figures["dice"]), _cell(figures["hd95"], 1), _cell(figures["nsd_2mm"])]
-        lines.append(f"{region:8s}{cells[0]:>22s}{cells[1]:>24s}{cells[2]:>22s}")
-    for task, figures in metrics["markers"].items():
-        lines.append(_marker_line(task, figures))
-    for kind, differences in metrics.get("against", {}).items():
-        if kind != "run":
-            lines += [_difference_line(kind, name, d) for name, d in differences.items()]
-    return "\n".join(lines)
+    blocks = [
+        [f"{metrics['run']}: {metrics['cases']} cases, {metrics['folds']} fold(s)"],
+        _regions(metrics["regions"]),
+        _satellites(metrics["satellites"]),
+        _markers(metrics["markers"]),
+        _groups(metrics["groups"]),
+        _uncertainty(metrics["uncertainty"]),
+        *(_against(comparison) for comparison in metrics["against"]),
+    ]
+    return "\n\n".join("\n".join(block) for block in blocks if block)
 
 
-def _marker_line(task: str, figures: dict[str, Any]) -> str:
-    area = figures["macro_auc"] if task == "grade" else figures["auc"]
-    if area is None:
-        return f"{task:8s}{figures['reason']}"
-    value = {"mean": area, "interval": figures.get("auc_interval")}
-    name = "macro AUC" if task == "grade" else "AUC"
-    return f"{task:8s}{name} {_cell(value)}  accuracy {figures['accuracy']:.3f}"
+def _regions(regions: dict[str, Any]) -> list[str]:
+    rows = [
+        [
+            region,
+            _cell(found["dice"]),
+            _cell(found["hd95"], 1),
+            _cell(found["nsd_2mm"]),
+            _cell(found["lesions"]["sensitivity"]),
+            _cell(found["lesions"]["precision"]),
+            "/".join(str(count) for count in found["empty"].values()),
+        ]
+        for region, found in regions.items()
+    ]
+    header = ["", "Dice", "HD95 mm", "NSD 2 mm", "lesions found", "true lesions", "empty t/p/both"]
+    return _aligned([header, *rows]) if rows else []
 
 
-def _difference_line(kind: str, name: str, difference: dict[str, Any] | None) -> str:
-    if difference is None:
-        return f"against  {kind} {name}: one class only"
-    cell = _cell({"mean": difference["difference"], "interval": difference["interval"]}, sign="+")
-    p_value = difference["p_value"]
-    return f"against  {kind} {name}: {cell}" + ("" if p_value is None else f"  p {p_value:.3g}")
+def _satellites(classes: dict[str, Any]) -> list[str]:
+    rows = [
+        [f"{size} mm", f"{found['found']} of {found['satellites']}", _cell(found["sensitivity"])]
+        for size, found in classes.items()
+        if found["satellites"]
+    ]
+    return _aligned([["satellites", "found", "sensitivity"], *rows]) if rows else []
 
 
-def _cell(value: dict[str, Any], digits: int = 3, sign: str = "") -> str:
-    """A figure with its interval."""
-    text = f"{value['mean']:{sign}.{digits}f}"
-    if value["interval"] is None:
+def _markers(markers: dict[str, Any]) -> list[str]:
+    rows, notes = [], []
+    for task, found in markers.items():
+        after = found["calibration"]["after"]
+        rows.append(
+            [
+                task,
+                str(found["cases"]),
+                _cell(found["macro_auc" if task == "grade" else "auc"]),
+                _cell(found["balanced_accuracy"]),
+                _cell(found.get("sensitivity")),
+                _cell(found.get("specificity")),
+                _cell(after["log_loss"]),
+                _cell(after["ece"]),
+                f"{found['calibration']['temperature']:.2f}",
+            ]
+        )
+        notes += [f"{task}: {found['reason']}"] if found["reason"] else []
+        if reason := found["calibration"]["reason"]:
+            notes.append(f"{task}: temperature 1, {reason}")
+    header = ["", "cases", "AUC", "balanced accuracy", "sensitivity", "specificity", "log loss"]
+    return [*_aligned([[*header, "ECE", "T"], *rows]), *notes] if rows else []
+
+
+def _groups(groups: dict[str, Any]) -> list[str]:
+    rows, notes = [], []
+    for grouping, found in groups.items():
+        for value, figures in found["values"].items():
+            areas = [
+                f"{task} {_cell(marker['macro_auc' if task == 'grade' else 'auc'])}"
+                for task, marker in figures["markers"].items()
+            ]
+            name = f"{grouping} {value}"
+            rows.append([name, str(figures["cases"]), _cell(figures["mean_dice"]), *areas])
+        notes += [f"{grouping}: {found['reason']}"] if found["reason"] else []
+        if found["values"] and found["unknown"]:
+            notes.append(f"{grouping}: not known of {found['unknown']} cases")
+    header = ["by group", "cases", "mean Dice", *["AUC"] * max(map(len, rows), default=3)]
+    width = max(map(len, rows), default=0)
+    return [*_aligned([header[:width], *rows]), *notes] if rows else notes
+
+
+def _uncertainty(tasks: dict[str, Any]) -> list[str]:
+    rows = [
+        [
+            task,
+            _cell(found["aurc"]),
+            f"{found['aurc_chance']:.3f}",
+            _cell(found["score"]),
+            _cell(found["score_after_referral"]),
+        ]
+        for task, found in tasks.items()
+    ]
+    header = ["uncertainty", "AURC", "by chance", "Dice / accuracy", "surest 90 %"]
+    return _aligned([header, *rows]) if rows else []
+
+
+def _against(comparison: dict[str, Any]) -> list[str]:
+    rows = []
+    for kind in ("dice", "auc", "accuracy"):
+        for name, found in comparison[kind].items():
+            value = None if found["difference"] is None else {"value": found["difference"]}
+            cell = _cell(value and {**value, "interval": found["interval"]}, sign="+")
+            p_values = [_p(found[key]) for key in ("p_value", "p_holm")]
+            rows.append([f"{kind} {name}", cell, found["test"], *p_values, found["reason"] or ""])
+    header = [f"minus {comparison['run']}", "difference", "test", "p", "p (Holm)", ""]
+    return _aligned([header, *rows]) if rows else []
+
+
+def _aligned(rows: list[list[str]]) -> list[str]:
+    """Rows of cells as lines, the first column to the left."""
+    widths = [max(len(row[i]) for row in rows if i < len(row)) for i in range(len(rows[0]))]
+
+    def cells(row: list[str]) -> Iterator[str]:
+        for i, (text, width) in enumerate(zip(row, widths, strict=False)):
+            yield text.ljust(width) if i == 0 else text.rjust(width)
+
+    return ["  ".join(cells(row)).rstrip() for row in rows]
+
+
+def _p(p_value: float | None) -> str:
+    return "–" if p_value is None else f"{p_value:.3g}"
+
+
+def _cell(figure: dict[str, Any] | None, digits: int = 3, sign: str = "") -> str:
+    """A figure with its interval; a dash for what does not exist."""
+    if figure is None:
+        return "–"
+    text = f"{figure['mean'] if 'mean' in figure else figure['value']:{sign}.{digits}f}"
+    if figure["interval"] is None:
         return text
-    low, high = value["interval"]
+    low, high = figure["interval"]
     return f"{text} [{low:{sign}.{digits}f}, {high:{sign}.{digits}f}]"

@@ -133,14 +133,15 @@ def test_evaluation_writes_figures_and_cases(cohort, run, tmp_path, capsys):
     printed = json.loads(capsys.readouterr().out)
     metrics = json.loads((tmp_path / "e/metrics.json").read_text())
     assert printed == metrics
-    assert metrics["format"] == 1 and metrics["cases"] == 5 and metrics["folds"] == 2
+    assert metrics["format"] == 2 and metrics["cases"] == 5 and metrics["folds"] == 2
     assert set(metrics["regions"]) == {"ET", "TC", "WT"}
     low, high = metrics["regions"]["WT"]["dice"]["interval"]
     assert 0 <= low <= metrics["regions"]["WT"]["dice"]["mean"] <= high <= 1
     assert metrics["markers"]["idh"]["cases"] == 5 and metrics["markers"]["idh"]["positive"] == 2
     assert metrics["markers"]["grade"]["reason"] == "no case of grade 3"
-    assert metrics["against"]["dice"]["WT"]["difference"] == 0
-    assert metrics["against"]["auc"]["idh"]["p_value"] == 1.0
+    (against,) = metrics["against"]
+    assert against["dice"]["WT"]["difference"] == 0
+    assert against["auc"]["idh"]["p_value"] == 1.0
     assert metrics["provenance"]["versions"]["torch"]
     rows = list(csv.DictReader((tmp_path / "e/cases.csv").open()))
     assert [row["key"] for row in rows] == [f"case-{n}" for n in range(20, 25)]

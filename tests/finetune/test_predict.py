@@ -14,6 +14,7 @@ from gliomoe.data_shards.errors import UsageError
 from gliomoe.data_shards.nifti import read_nifti, write_nifti
 from gliomoe.data_shards.preprocess import PreprocessConfig
 from gliomoe.data_shards.study import Study
+from gliomoe.finetune.calibration import NOT_FITTED, Temperature
 from gliomoe.finetune.inference import StudyPrediction
 from gliomoe.finetune.predict import PredictConfig, find_cases, predict_case, predict_cases
 from gliomoe.finetune.report.collect import prediction_scans
@@ -60,6 +61,7 @@ class Thresholder:
     name, source, sha256 = "thresholder", Path("nowhere"), "0" * 64
     sequences = ("t1", "t1ce", "flair")
     thresholds = {"idh": 0.3, "tert": None}
+    temperatures = {"idh": Temperature(2.0, 20, None), "tert": NOT_FITTED, "grade": NOT_FITTED}
 
     def __call__(self, study: Study) -> StudyPrediction:
         bright = ((torch.from_numpy(study.volumes["flair"]) - 300) / 600).clamp(0, 1)
@@ -107,6 +109,7 @@ def test_the_record_tells_what_was_used_missing_and_decided(tmp_path: Path) -> N
         "threshold": 0.3,
         "threshold_from": "validation",
         "decision": "mutant",
+        "temperature": {"value": 2.0, "cases": 20, "reason": None},
     }
     assert record["markers"]["tert"]["decision"] == "wild-type"
     assert record["markers"]["tert"]["threshold_from"] == "0.5"

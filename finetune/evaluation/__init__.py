@@ -1,0 +1,1 @@
+"""Parts of `gliomoe evaluate`: cases measured, groups, figures over cases, runs compared."""

@@ -1,0 +1,67 @@
+"""Groups in which figures are given: sequence set, protocol, grade.
+
+Notable: the protocol is a column `protocol` of the label table, or of the data's own
+`participants.tsv`; the grade is a case's label, known where the run learns it.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from gliomoe.data_shards.label_table import case_name
+from gliomoe.data_shards.reading.indexed import ShardSet
+from gliomoe.data_shards.table import plain, read_rows
+from gliomoe.finetune.cases import LabelledCase
+
+UNKNOWN = {
+    "sequences": None,
+    "protocol": "no table of the cases has a column protocol",
+    "grade": "the run does not learn the grade, or no case has a known one",
+}
+"""Grouping → why there may be no group at all; every case has sequences."""
+
+Groups = Mapping[str, str | None]
+"""Grouping → the group of a case; None if it is not known."""
+
+
+def find_groups(
+    shards: ShardSet, cases: Sequence[LabelledCase], labels: Path | None, data: Path
+) -> dict[str, Groups]:
+    """Study key → groups of the case.
+
+    Args:
+        shards: The studies.
+        cases: Cases among them.
+        labels: Their label table, if there is one.
+        data: Where they come from; its `participants.tsv` is looked at.
+
+    Raises:
+        UsageError: If a table cannot be read.
+    """
+    tables = [path for path in (labels, data / "participants.tsv") if path and path.is_file()]
+    protocols = next(filter(None, (_protocols(path, cases) for path in tables)), {})
+    groups: dict[str, Groups] = {}
+    for case in cases:
+        grade = case.targets.get("grade", math.nan)
+        groups[case.key] = {
+            "sequences": "+".join(shards.entry(case.position).sequences),
+            "protocol": protocols.get(case_name(case.key), protocols.get(case_name(case.subject))),
+            "grade": None if math.isnan(grade) else f"{grade:g}",
+        }
+    return groups
+
+
+def _protocols(path: Path, cases: Sequence[LabelledCase]) -> dict[str, str]:
+    """Case name → protocol by a table; empty if it has no such column.
+
+    The column that names the cases is the one in which most of them are found.
+    """
+    header, rows = read_rows(path, "table of cases")
+    names = [plain(name) for name in header]
+    if "protocol" not in names:
+        return {}
+    known = {case_name(name) for case in cases for name in (case.key, case.subject)}
+    found = [sum(case_name(row[i]) in known for _, row in rows) for i in range(len(header))]
+    case, protocol = found.index(max(found)), names.index("protocol")
+    values = {case_name(row[case]): row[protocol].strip() for _, row in rows}
+    return {name: value for name, value in values.items() if value not in ("", "n/a")}
