@@ -14,6 +14,7 @@ import torch
 
 from gliomoe.data_shards.errors import DataError, UsageError
 from gliomoe.launch.cli import main
+from gliomoe.pretrain.faults.watch import RankError
 from gliomoe.pretrain.planning.hardware import Cluster
 from gliomoe.pretrain.planning.machines import Machines
 from gliomoe.pretrain.planning.plan import make_plan
@@ -182,6 +183,16 @@ def test_a_refused_run_gives_its_folder_back(config, capsys, monkeypatch):
     command = ["pretrain", "smoke", "--data.train", *config.data.train]
     assert main([*command, "--run.out", str(config.run.out)]) == 2
     assert "preflight: folder: rank 0: out of reach" in capsys.readouterr().err
+    assert not config.run.out.exists()
+
+
+def test_several_processes_that_are_refused_give_their_folder_back(config, monkeypatch):
+    def refuse(*args, **options):
+        raise RankError("rank 0 of 2 on node-0: does not fit", 2)
+
+    monkeypatch.setattr("gliomoe.pretrain.train.pretrain", refuse)
+    command = ["pretrain", "smoke", "--data.train", *config.data.train]
+    assert main([*command, "--run.out", str(config.run.out)]) == 2
     assert not config.run.out.exists()
 
 
