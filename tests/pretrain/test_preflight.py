@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -169,6 +170,23 @@ def test_sizes_are_shared_out(config, tmp_path):
     shard.unlink()
     with pytest.raises(DataError, match="preflight: data: .* is missing"):
         preflight(config, torch.device("cpu"), 8, None)
+
+
+@pytest.mark.parametrize(("world", "added", "why"), [(1000, 1000, ""), (3, 2, "wrong sum")])
+def test_an_all_reduce_is_measured_and_its_sum_checked(monkeypatch, world, added, why):
+    """1000⁴ is no float32; a network that loses a process gives another sum."""
+
+    def all_reduce(values, async_op):
+        values.copy_(sum(values.clone() for _ in range(added)))
+        return SimpleNamespace(is_completed=lambda: True, wait=lambda: None)
+
+    monkeypatch.setattr(network, "BYTES", 4)
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: world)
+    monkeypatch.setattr(torch.distributed, "all_reduce", all_reduce)
+    seconds, found = network.measure_all_reduce(torch.device("cpu"), limit=60)
+    assert (seconds is None) == bool(why)
+    assert why in found
 
 
 def test_a_folder_that_is_not_shared(tmp_path):
