@@ -84,7 +84,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if debug:
             traceback.print_exc()
-        print(f"gliomoe {name}: error: {_explain(error)}", file=sys.stderr)
+        if not _said_beside(error):
+            print(f"gliomoe {name}: error: {_explain(error)}", file=sys.stderr)
         return getattr(error, "exit_code", 1)
 
 
@@ -151,6 +152,15 @@ def _description(name: str, module: ModuleType) -> str:
             f"Presets: {', '.join(names)}."
         )
     return f"{text[0].upper()}{text[1:]}\n\nExample:\n  {module.EXAMPLE}"
+
+
+def _said_beside(error: Exception) -> bool:
+    """Whether another process says it: all of a node refuse a wrong call alike.
+
+    What ends only some of them is a `RankError`, no `ValueError`.
+    """
+    code = getattr(error, "exit_code", 1) if isinstance(error, ValueError) else 1
+    return code == UsageError.exit_code and os.environ.get("LOCAL_RANK", "0") != "0"
 
 
 def _explain(error: Exception) -> str:

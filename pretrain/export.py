@@ -1,6 +1,5 @@
 """A run's newest checkpoint as a folder to publish: the encoder, its card, what it has seen."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,12 +13,10 @@ from gliomoe.models.checkpoint import save_checkpoint
 from gliomoe.models.registry import create_model
 from gliomoe.pretrain.card import write_card
 from gliomoe.pretrain.checkpoints.store import WEIGHTS, Checkpoint, newest
-from gliomoe.pretrain.monitoring.journal import TRACE
+from gliomoe.pretrain.monitoring.journal import TRACE, mean_losses, read_lines
 
 _ENCODER = "encoder."
 _AVERAGED = "averaged.module."
-_LAST_STEPS = 20
-_NO_LOSSES = ("step", "norm", "lr", "damaged")
 
 
 def export(run: Path, out: Path) -> Checkpoint:
@@ -81,17 +78,8 @@ def _summary(run: Path, checkpoint: Checkpoint) -> dict[str, Any]:
         "data_fingerprint": about["data"]["fingerprint"],
         "precision": about["precision"],
         "weights": f"running mean over the steps, decay {ema}" if ema else "of the last step",
-        "losses": _last_losses(run / TRACE, checkpoint.step),
+        "losses": mean_losses(read_lines(run / TRACE), checkpoint.step),
     }
-
-
-def _last_losses(trace: Path, step: int) -> dict[str, float]:
-    """Mean of each loss over the last steps before the checkpoint."""
-    lines = [json.loads(line) for line in trace.read_text("utf-8").splitlines()]
-    last = [line for line in lines if line["step"] < step and line["norm"] is not None]
-    last = last[-_LAST_STEPS:]
-    names = [name for name in (last[-1] if last else {}) if name not in _NO_LOSSES]
-    return {name: sum(line[name] for line in last) / len(last) for name in names}
 
 
 def _seen(shards: ShardSet, about: Mapping[str, Any], read: int) -> bytes:

@@ -57,7 +57,8 @@ def pretrain(
         UsageError: If the configuration does not fit the processes, the data or the checkpoint, or
             asks for a package that is not installed.
         DataError: If the data are damaged or too many steps in a row are skipped.
-        RankError: With several processes, of whatever made this one the first to fail.
+        RankError: With several processes, if they do not find each other, and of whatever made
+            this one the first to fail.
         KeyboardInterrupt: If a signal came before the first step.
     """
     require_packages(config.monitor)
@@ -74,9 +75,10 @@ def pretrain(
         if found and found.step >= config.run.steps:
             logger.info("%s: finished at step %d, nothing to do", config.run.out, found.step)
             return True
+        data = describe_data(config)
         if check_first:
-            preflight(config, device, describe_data(config)["studies"], work)
-        return _pretrain(config, device, found, stop, progress)
+            preflight(config, device, data["studies"], work)
+        return _pretrain(config, device, data, found, stop, progress)
 
 
 def limits(config: PretrainConfig) -> dict[Phase, float]:
@@ -115,6 +117,7 @@ def exact_arithmetic(device: torch.device) -> Iterator[None]:
 def _pretrain(
     config: PretrainConfig,
     device: torch.device,
+    data: dict[str, Any],
     found: Checkpoint | None,
     stop: StopFlag,
     progress: Progress,
@@ -128,11 +131,11 @@ def _pretrain(
     rank, world = distributed.world()
     placement = Placement(config.optim.batch, config.engine.accumulation, rank, world)
     precision = resolve_precision(config.engine.precision, device)
-    described, reader = describe_data(config), open_data(config)
+    reader = open_data(config)
     labelled = ProbeSet.open(config) if config.probe.data else None
     torch.manual_seed(config.run.seed)
     model, objective = build(config)
-    about = _about(config, precision, model, objective, described)
+    about = _about(config, precision, model, objective, data)
     converted = check_start(found, about, objective, config.run)
     engine = Engine(objective, config, precision, device, converted)
     start = take_up(engine, found, converted)
@@ -142,7 +145,7 @@ def _pretrain(
     logger.info(
         "%s: %d studies, %s, step %d of %d, %s on %d x %s",
         config.run.out,
-        described["studies"],
+        data["studies"],
         config.model.name,
         start,
         config.run.steps,
@@ -172,7 +175,7 @@ def _about(
     precision: str,
     model: Model,
     objective: Objective,
-    described: dict[str, Any],
+    data: dict[str, Any],
 ) -> dict[str, Any]:
     """What the manifests of a run's checkpoints say of it."""
     return {
@@ -186,5 +189,5 @@ def _about(
         "model": model.config,
         "training": asdict(config.loss)
         | {"batch": config.optim.batch, "ema": config.optim.ema, "seed": config.run.seed},
-        "data": described,
+        "data": data,
     }

@@ -5,7 +5,7 @@ import logging
 import os
 from dataclasses import dataclass, fields
 
-from gliomoe.data_shards.errors import DataError, UsageError
+from gliomoe.data_shards.errors import UsageError
 from gliomoe.launch.exit_codes import INTERRUPTED
 from gliomoe.launch.options import to_table
 from gliomoe.launch.runs import RECORD, claim, release
@@ -84,9 +84,10 @@ def run(options: Options) -> int:
     require_packages(config.monitor)
     with torch.device("meta"):
         build(config)  # what cannot be built is refused before the folder is taken
+    config.micro_batch(int(os.environ.get("WORLD_SIZE", "1")))  # or cannot be shared out
     if first:
         data = describe_data(config)
-        open_data(config)  # nor is it for weights or a batch that do not fit the data
+        open_data(config)  # or does not fit the data, as weights and a batch may not
         if config.probe.data:
             ProbeSet.open(config)
         if options.dry_run:
@@ -99,7 +100,7 @@ def run(options: Options) -> int:
     work = estimate(config) if options.preflight and first else None
     try:
         done = pretrain(config, leave, check_first=options.preflight, work=work)
-    except (UsageError, DataError):
+    except BaseException:  # of several processes each ends in its own way
         if first and not continued and os.listdir(config.run.out) == [RECORD]:
             release(config.run.out)  # not begun: another configuration may have the folder
         raise
@@ -126,7 +127,6 @@ def show_plan(config: PretrainConfig, data_studies: int, as_json: bool) -> int:
     from gliomoe.pretrain.planning.plan import plan_here, render
     from gliomoe.pretrain.planning.work import count_work
 
-    config.micro_batch(find_machines(config).processes)  # refused before anything is counted
     work = count_work(config, find_machines(config).precision)
     plan = plan_here(config, work, data_studies)
     if as_json:

@@ -101,7 +101,7 @@ def tidy(checkpoint: Checkpoint) -> None:
     retention must not count it.
     """
     parent = checkpoint.folder.parent
-    newer = [folder for folder in parent.glob("step_*") if _step(folder) > checkpoint.step]
+    newer = [folder for folder in _newest_first(parent.parent) if _step(folder) > checkpoint.step]
     for folder in (*parent.glob(".step_*"), *newer):
         shutil.rmtree(folder)
 
@@ -176,8 +176,10 @@ def _step(folder: Path) -> int:
 
 
 def _newest_first(run: Path) -> Iterator[Path]:
-    """Folders of checkpoints, the newest first."""
-    yield from sorted((run / "checkpoints").glob("step_*"), key=_step, reverse=True)
+    """Folders of checkpoints, the newest first; a copy under another name is none."""
+    folders = (run / "checkpoints").glob("step_*")
+    named = [folder for folder in folders if folder.name.removeprefix("step_").isdecimal()]
+    yield from sorted(named, key=_step, reverse=True)
 
 
 def _newest_manifest(run: Path) -> dict[str, Any] | None:

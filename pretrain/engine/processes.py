@@ -9,6 +9,7 @@ import torch.distributed as dist
 from torch.distributed import distributed_c10d
 
 from gliomoe.data_shards.errors import UsageError
+from gliomoe.pretrain.faults.watch import RankError
 from gliomoe.pretrain.sections import EngineConfig
 
 PATIENCE = 4
@@ -23,7 +24,8 @@ def start_processes(config: EngineConfig) -> tuple[torch.device, dist.Store | No
         several: its own connection to the store of the run.
 
     Raises:
-        UsageError: If the processes do not find each other within `engine.timeout`.
+        UsageError: If the environment describes only a part of them.
+        RankError: If they do not find each other within `engine.timeout`.
     """
     local = int(os.environ.setdefault("LOCAL_RANK", "0"))
     device = torch.device("cuda", local) if torch.cuda.is_available() else torch.device("cpu")
@@ -50,14 +52,17 @@ def start_processes(config: EngineConfig) -> tuple[torch.device, dist.Store | No
 
 def _meet(timeout: float) -> tuple[dist.Store, int, int]:
     """The store that the processes share, this one's rank, and their number."""
-    if "MASTER_ADDR" not in os.environ:
-        os.environ.update(RANK="0", WORLD_SIZE="1")
+    if os.environ.setdefault("WORLD_SIZE", "1") == "1":
+        os.environ["RANK"] = "0"
         return dist.HashStore(), 0, 1
     try:
         return next(dist.rendezvous("env://", timeout=timedelta(seconds=timeout)))
+    except ValueError as error:  # a variable is missing
+        raise UsageError(f"{error}; launch/pretrain.sh sets it") from error
     except dist.DistError as error:
         place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
-        raise UsageError(
-            f"the {os.environ['WORLD_SIZE']} processes did not all meet at {place} "
-            f"({str(error).splitlines()[0]}); are all nodes started, is the port open?"
+        raise RankError(
+            f"rank {os.environ['RANK']}: the {os.environ['WORLD_SIZE']} processes did not all meet "
+            f"at {place} ({str(error).splitlines()[0]}); are all nodes started, is the port open?",
+            UsageError.exit_code,
         ) from error

@@ -1,8 +1,9 @@
 """Files of JSON lines that a run appends to, and what others read from them while it does."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from gliomoe.data_shards.files import atomic_write
@@ -17,6 +18,10 @@ PROBE = "probe.jsonl"
 """What the probe says."""
 STARTS = "starts.jsonl"
 """When and where the run was started."""
+
+MEAN = 20
+"""Steps over which losses are averaged to tell them."""
+_NO_LOSSES = ("step", "norm", "lr", "damaged")
 
 
 class Journal:
@@ -64,3 +69,15 @@ def cut(path: Path, keep: Callable[[dict[str, Any]], bool]) -> None:
         kept.append(line)
     with atomic_write(path, "w") as file:
         file.writelines(kept)
+
+
+def mean_losses(trace: Sequence[dict[str, Any]], done: int) -> dict[str, float]:
+    """Loss and its parts, averaged over the last steps before `done` that were not skipped.
+
+    Args:
+        trace: Lines of `TRACE`.
+        done: Steps done.
+    """
+    lines = [line for line in trace if line["norm"] is not None and line["step"] < done][-MEAN:]
+    names = [name for name in (lines[-1] if lines else {}) if name not in _NO_LOSSES]
+    return {name: fmean(line[name] for line in lines) for name in names}

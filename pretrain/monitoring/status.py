@@ -7,22 +7,20 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from gliomoe.data_shards.errors import UsageError
 from gliomoe.pretrain.monitoring.journal import (
     EXPERTS,
+    MEAN,
     PROBE,
     STARTS,
     TIMING,
     TRACE,
+    mean_losses,
     read_lines,
 )
 
-_NO_LOSSES = ("step", "norm", "lr", "damaged")
-_MEAN = 20
-"""Steps whose mean loss is shown."""
 _RECENT = 20
 """Lines of the timing from which speed is taken."""
 _HOUR = 3600.0
@@ -122,8 +120,8 @@ def read_status(run: Path) -> Status:
         step=done,
         steps=steps,
         sign_s=sign,
-        losses=_mean_losses(trace, done),
-        before=_mean_losses(trace, earlier),
+        losses=mean_losses(trace, done),
+        before=mean_losses(trace, earlier),
         when=when,
         studies_per_s=sum(line["studies"] for line in recent) / spent if spent else 0.0,
         data_wait_percent=100 * waited / spent if spent else 0.0,
@@ -210,11 +208,4 @@ def _earlier(timing: Sequence[Line], done: int) -> tuple[int, str]:
         return hour[-1], "an hour before"
     if done > _FAR:
         return done - _FAR, f"{_FAR} steps before"
-    return min(_MEAN, done), "at the start"
-
-
-def _mean_losses(trace: Sequence[Line], done: int) -> dict[str, float]:
-    """Means over the last steps before `done` that were not skipped."""
-    lines = [line for line in trace if line["norm"] is not None and line["step"] < done][-_MEAN:]
-    names = [name for name in (lines[-1] if lines else {}) if name not in _NO_LOSSES]
-    return {name: fmean(line[name] for line in lines) for name in names}
+    return min(MEAN, done), "at the start"

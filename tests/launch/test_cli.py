@@ -41,6 +41,15 @@ def test_wrong_calls_are_one_line(args, message, capsys):
     assert shown.count("\n") == 1
 
 
+def test_of_the_processes_of_a_node_one_tells_what_is_wrong(monkeypatch, capsys):
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert main(["pretrain", "no_such_preset"]) == 2
+    assert capsys.readouterr().err == ""
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    assert main(["pretrain", "no_such_preset"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
 def test_a_reader_that_has_seen_enough_is_no_error():
     command = f"{sys.executable} -m gliomoe models gliomoe_tiny --json | true"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)

@@ -8,6 +8,9 @@ import sys
 
 import pytest
 
+from gliomoe.data_shards.errors import UsageError
+from gliomoe.pretrain.engine import processes
+
 COMPILERS = ("cc", "gcc", "g++", "c++", "clang", "clang++", "nvcc", "ninja")
 
 
@@ -70,10 +73,19 @@ for group in (dist.group.WORLD, dist.new_group([0])):
     assert python(START + code).split() == ["100.0", "100.0"]
 
 
+def test_half_a_description_of_the_processes_is_refused(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(UsageError, match="variable RANK expected, but not set; launch/pretrain.sh"):
+        processes._meet(timeout=2)
+
+
 def test_processes_that_do_not_come_are_missed():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "RANK": "0", "WORLD_SIZE": "2"}
     said = python(START + "start_processes(EngineConfig(timeout=2))", **place)
-    assert f"UsageError: the 2 processes did not all meet at 127.0.0.1:{port} (Timed out" in said
+    missed = f"the 2 processes did not all meet at 127.0.0.1:{port} (Timed out"
+    assert f"RankError: rank 0: {missed}" in said

@@ -8,12 +8,14 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from gliomoe.data_shards.errors import DataError, UsageError
 from gliomoe.launch.cli import main
+from gliomoe.pretrain.faults.watch import RankError
 from gliomoe.pretrain.planning.hardware import Cluster
 from gliomoe.pretrain.planning.machines import Machines
 from gliomoe.pretrain.planning.plan import make_plan
@@ -170,6 +172,23 @@ def test_sizes_are_shared_out(config, tmp_path):
         preflight(config, torch.device("cpu"), 8, None)
 
 
+@pytest.mark.parametrize(("world", "added", "why"), [(1000, 1000, ""), (3, 2, "wrong sum")])
+def test_an_all_reduce_is_measured_and_its_sum_checked(monkeypatch, world, added, why):
+    """1000⁴ is no float32; a network that loses a process gives another sum."""
+
+    def all_reduce(values, async_op):
+        values.copy_(sum(values.clone() for _ in range(added)))
+        return SimpleNamespace(is_completed=lambda: True, wait=lambda: None)
+
+    monkeypatch.setattr(network, "BYTES", 4)
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: world)
+    monkeypatch.setattr(torch.distributed, "all_reduce", all_reduce)
+    seconds, found = network.measure_all_reduce(torch.device("cpu"), limit=60)
+    assert (seconds is None) == bool(why)
+    assert why in found
+
+
 def test_a_folder_that_is_not_shared(tmp_path):
     (tmp_path / "token").touch()
     assert facts.try_folder(tmp_path, 1, "token", wait=0.1) == ""
@@ -182,6 +201,16 @@ def test_a_refused_run_gives_its_folder_back(config, capsys, monkeypatch):
     command = ["pretrain", "smoke", "--data.train", *config.data.train]
     assert main([*command, "--run.out", str(config.run.out)]) == 2
     assert "preflight: folder: rank 0: out of reach" in capsys.readouterr().err
+    assert not config.run.out.exists()
+
+
+def test_several_processes_that_are_refused_give_their_folder_back(config, monkeypatch):
+    def refuse(*args, **options):
+        raise RankError("rank 0 of 2 on node-0: does not fit", 2)
+
+    monkeypatch.setattr("gliomoe.pretrain.train.pretrain", refuse)
+    command = ["pretrain", "smoke", "--data.train", *config.data.train]
+    assert main([*command, "--run.out", str(config.run.out)]) == 2
     assert not config.run.out.exists()
 
 

@@ -210,6 +210,24 @@ def test_the_folder_of_another_run_is_refused(config, capsys):
     assert "presets: " in capsys.readouterr().err
 
 
+def test_shards_that_changed_since_the_folder_was_claimed_are_refused(
+    config, monkeypatch, capsys, tmp_path, write_set
+):
+    begun = []
+    monkeypatch.setattr("gliomoe.pretrain.train.pretrain", lambda *args, **more: begun.append(1))
+    folder = write_set(tmp_path / "set", 8)
+    config = replace(config, data=replace(config.data, train=(str(folder),)))
+    for _ in range(2):
+        main(command(config))
+    shutil.rmtree(folder)
+    write_set(folder, 9)
+    capsys.readouterr()
+    assert main(command(config)) == 2
+    said = capsys.readouterr().err
+    assert f"{config.run.out}: the shards changed since this run began; bring them back" in said
+    assert len(begun) == 2
+
+
 def test_run_json_records_the_data(config, monkeypatch):
     monkeypatch.setattr("gliomoe.pretrain.train.pretrain", lambda *args, **more: True)
     assert main(command(config)) == 0

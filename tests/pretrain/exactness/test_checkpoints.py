@@ -65,6 +65,13 @@ def test_other_content_of_the_same_size_is_found(finished, caplog, trace, patter
     assert checkpoints.newest(finished.run.out).step == 4
 
 
+def test_a_copy_under_another_name_is_let_be(finished):
+    newest = finished.run.out / "checkpoints/step_4"
+    copy = shutil.copytree(newest, newest.with_name("step_4.bak"))
+    assert pretrain(with_run(finished, steps=6))
+    assert kept(finished) == ["latest", "step_4", copy.name, "step_6"]
+
+
 def test_missing_files_and_manifests_are_found(finished, caplog):
     (finished.run.out / "checkpoints/step_4" / checkpoints.WEIGHTS).unlink()
     assert checkpoints.newest(finished.run.out).step == 2
