@@ -60,7 +60,7 @@ def take_up(engine: Any, found: Checkpoint | None, converted: bool) -> int:
     target = found.folder.with_name(f".{found.folder.name}.universal") if converted else None
     if target:
         source = found.folder / engine.TAG
-        distributed.first_decides(lambda: universal.convert(source, target), universal.PATIENCE)
+        distributed.first_decides(lambda: universal.convert(source, target))
     engine.load(found.folder, target)
     distributed.barrier()
     distributed.first_decides(lambda: checkpoints.tidy(found))

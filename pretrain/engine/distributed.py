@@ -1,7 +1,6 @@
 """What the processes of a run tell each other; with one process every function is the identity."""
 
 from collections.abc import Callable
-from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
@@ -133,26 +132,22 @@ def barrier() -> None:
         dist.barrier()
 
 
-def first_decides(decide: Callable[[], T], patience: timedelta | None = None) -> T:
+def first_decides(decide: Callable[[], T]) -> T:
     """What a function returns on rank 0, on all ranks; an error that it raises is raised on all.
 
     Args:
         decide: Called on rank 0 only; its result must be picklable.
-        patience: How long the others wait for it, if longer than for anything else.
     """
     rank, count = world()
     if count == 1:
         return decide()
-    group: Any = dist.new_group(backend="gloo", timeout=patience) if patience else None
     answer: list[Any] = [None, None]
     if rank == 0:
         try:
             answer[0] = decide()
         except Exception as error:
             answer[1] = error
-    dist.broadcast_object_list(answer, src=0, group=group)
-    if group is not None:
-        dist.destroy_process_group(group)
+    dist.broadcast_object_list(answer, src=0)
     if answer[1] is not None:
         raise answer[1]
     return answer[0]

@@ -9,16 +9,12 @@ import io
 import logging
 import shutil
 from contextlib import redirect_stderr, redirect_stdout
-from datetime import timedelta
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from gliomoe.data_shards.errors import DataError
-
-PATIENCE = timedelta(hours=6)
-"""How long the others wait while rank 0 converts: far longer than the largest model takes."""
 
 logger = logging.getLogger(__name__)
 

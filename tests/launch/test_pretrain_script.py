@@ -44,13 +44,14 @@ def test_signals_end_in_a_checkpoint_and_75(options, start, latest, tmp_path):
     assert "continues from" in said
 
 
-def test_a_wrong_call_is_2(start, tmp_path):
-    process = start(SCRIPT, "smoke", "--data.train", tmp_path / "none", "--run.out", tmp_path / "r")
+def test_a_wrong_call_is_2_and_told_once(options, start, tmp_path):
+    wrong = options(tmp_path / "run", "--data.train", "none")
+    process = start(SCRIPT, *wrong, GLIOMOE_PROCESSES="2")
     said = process.communicate(timeout=120)[0]
     assert process.returncode == 2, said
-    assert f"{tmp_path}/none" in said
+    assert said.count("error: ") == 1 and "none: not a finished shard set" in said
     assert "Traceback" not in said
-    assert not (tmp_path / "r").exists()
+    assert not (tmp_path / "run").exists()
 
 
 def test_help_names_the_exit_codes_and_the_ways(start):
