@@ -1,7 +1,6 @@
 """`gliomoe finetune`: adapt a checkpoint, or train from scratch, on a few labelled cases."""
 
 import signal
-from types import FrameType
 
 from gliomoe.finetune.config import FinetuneConfig
 from gliomoe.finetune.run import SUMMARY
@@ -14,7 +13,7 @@ EXAMPLE = (
     "gliomoe finetune gliomoe_20shot --data cases/ --labels labels.csv "
     "--from checkpoint/ --out runs/first"
 )
-FREE = ("only_folds", "cache", "train.device", "train.workers")
+FREE = ("only_folds", "cache", "train.device", "train.workers", "train.parallel")
 """Settings that may change when a run goes on."""
 
 Options = FinetuneConfig
@@ -22,7 +21,8 @@ Options = FinetuneConfig
 
 def run(options: FinetuneConfig) -> int:
     """Claim the folder, check everything, train the folds that are missing."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    # Stop like Ctrl-C: every file is written whole or not at all, so any moment is good.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     continued = claim(options.out, "finetune", to_table(options), FREE, beside=("shards",))
     try:
         prepared = prepare(options)
@@ -35,8 +35,3 @@ def run(options: FinetuneConfig) -> int:
         print(f"validation Dice {region}  {value:.3f}")
     print(f"{len(summary['folds'])} of {options.folds} folds: {options.out / SUMMARY}")
     return 0
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    """Stop like Ctrl-C: every file is written whole or not at all, so any moment is good."""
-    raise KeyboardInterrupt
