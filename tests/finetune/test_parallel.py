@@ -78,7 +78,7 @@ def fake_fold(config: FinetuneConfig, fault: str, number: int, row: int) -> None
     [
         ("error", DataError, "fold 0, step 3: the loss is nan"),
         ("killed", DataError, "fold 0: its process ended with code -9"),
-        ("stopped", KeyboardInterrupt, ""),
+        ("stopped", KeyboardInterrupt, None),
     ],
 )
 def test_a_fold_that_fails_ends_the_others(tmp_path, fault, error, message):
