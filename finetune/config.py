@@ -108,14 +108,17 @@ class TrainConfig:
     device: str = "auto"
     """`auto`: the GPU if there is one."""
     workers: int = 0
-    """Processes that read crops."""
+    """Processes that read crops, of each fold."""
+    parallel: int = 1
+    """Folds at a time, each in a process of its own; with `device auto` each has a GPU, in turn."""
 
     def __post_init__(self) -> None:
         """Refuse lengths that cannot work."""
-        counts = (self.epochs, self.patience, self.validate_every, self.batch)
+        counts = (self.epochs, self.patience, self.validate_every, self.batch, self.parallel)
         if min(counts) < 1 or (self.steps_per_epoch is not None and self.steps_per_epoch < 1):
             raise ValueError(
-                "train: epochs, patience, validate_every, batch, steps_per_epoch must be at least 1"
+                "train: epochs, patience, validate_every, batch, steps_per_epoch and parallel must "
+                "be at least 1"
             )
 
 

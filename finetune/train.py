@@ -35,6 +35,7 @@ from gliomoe.finetune.inputs import check_options, gene_tables, with_inputs
 from gliomoe.finetune.loop import FoldData, train_fold
 from gliomoe.finetune.lora import merge
 from gliomoe.finetune.losses import prevalence_weights
+from gliomoe.finetune.parallel import run_side_by_side
 from gliomoe.finetune.precision import pick_device
 from gliomoe.finetune.run import FORMAT, SPLITS, SUMMARY, fold_folder, training_folder
 from gliomoe.finetune.splits import Splits, check_folds, make_splits, read_splits, write_splits
@@ -135,19 +136,22 @@ def finetune(config: FinetuneConfig, prepared: Prepared) -> dict[str, Any]:
     """
     write_splits(config.out / SPLITS, prepared.splits)
     write_conflicts(config.out, prepared.shards, config.labels, config.tasks)
-    for number in config.run_folds:
-        if not _done(config.out, number):
+    missing = [number for number in config.run_folds if not _done(config.out, number)]
+    if config.train.parallel > 1 and len(missing) > 1:
+        run_side_by_side(run_fold, config, prepared, missing)
+    else:
+        for number in missing:
             run_fold(config, prepared, number)
     summary = summarise(config, prepared)
     write_json(config.out / SUMMARY, summary)
     return summary
 
 
-def run_fold(config: FinetuneConfig, prepared: Prepared, number: int) -> None:
-    """Train one fold and write its checkpoint folder."""
+def run_fold(config: FinetuneConfig, prepared: Prepared, number: int, row: int = 0) -> None:
+    """Train one fold and write its checkpoint folder; `row` is that of its bar in a terminal."""
     folder = training_folder(config.out, number)
     model = build_model(config, prepared, number).to(pick_device(config.train.device))
-    validated = train_fold(model, _fold_data(config, prepared, number), config, folder)
+    validated = train_fold(model, _fold_data(config, prepared, number), config, folder, row)
     merge(model)
     write_json(folder / "result.json", asdict(validated))
     training = {

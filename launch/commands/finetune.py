@@ -4,7 +4,6 @@ import math
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
-from types import FrameType
 
 from gliomoe.finetune.cases import LabelledCase, task_counts
 from gliomoe.finetune.config import FinetuneConfig
@@ -18,7 +17,7 @@ EXAMPLE = (
     "gliomoe finetune gliomoe_20shot --data cases/ --labels labels.csv "
     "--from checkpoint/ --out runs/first"
 )
-FREE = ("dry_run", "only_folds", "cache", "train.device", "train.workers")
+FREE = ("dry_run", "only_folds", "cache", "train.device", "train.workers", "train.parallel")
 """Settings that may change when a run goes on."""
 
 
@@ -35,7 +34,8 @@ def run(options: Options) -> int:
     if options.dry_run:
         print(_plan(options, prepare(options)))
         return 0
-    signal.signal(signal.SIGTERM, _interrupt)
+    # Stop like Ctrl-C: every file is written whole or not at all, so any moment is good.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     continued = claim(options.out, "finetune", to_table(options), FREE, beside=("shards",))
     try:
         prepared = prepare(options)
@@ -48,11 +48,6 @@ def run(options: Options) -> int:
         print(f"validation Dice {region}  {value:.3f}")
     print(f"{len(summary['folds'])} of {options.folds} folds: {options.out / SUMMARY}")
     return 0
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    """Stop like Ctrl-C: every file is written whole or not at all, so any moment is good."""
-    raise KeyboardInterrupt
 
 
 def _plan(options: Options, prepared: Prepared) -> str:
