@@ -4,6 +4,7 @@
 """
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from gliomoe.data_shards.label_table import read_label_table
 from gliomoe.data_shards.preprocess import PreprocessConfig
 from gliomoe.data_shards.reading.indexed import ShardSet
 from gliomoe.finetune.cases import known_tasks, labelled_cases, refuse_leakage, write_conflicts
-from gliomoe.finetune.evaluation.cases import measure_cases, write_cases
+from gliomoe.finetune.evaluation.cases import CaseResult, measure_cases, write_cases
 from gliomoe.finetune.evaluation.compare import compare, correct
 from gliomoe.finetune.evaluation.figures import all_figures
 from gliomoe.finetune.evaluation.groups import find_groups
@@ -127,14 +128,21 @@ def evaluate(config: EvaluateConfig, provenance: dict[str, Any]) -> dict[str, An
         "conventions": CONVENTIONS,
         "provenance": provenance,
     }
-    for stale in config.out.glob("cases_against_*.csv"):
-        stale.unlink()
-    write_cases(config.out / "cases.csv", ours)
-    for number, results in enumerate(theirs, 1):
-        write_cases(config.out / f"cases_against_{number}.csv", results)
+    _write_tables(config.out, ours, theirs)
     write_conflicts(config.out, shards, config.labels, run.tasks)
     write_json(config.out / "metrics.json", metrics)
     return metrics
+
+
+def _write_tables(
+    out: Path, ours: Sequence[CaseResult], theirs: Sequence[Sequence[CaseResult]]
+) -> None:
+    """The table of cases of each run; those of an earlier comparison go."""
+    for stale in out.glob("cases_against_*.csv"):
+        stale.unlink()
+    write_cases(out / "cases.csv", ours)
+    for number, results in enumerate(theirs, 1):
+        write_cases(out / f"cases_against_{number}.csv", results)
 
 
 def _measurable(run: FinetunedRun, labels: Path | None, shards: ShardSet) -> list[str]:
