@@ -293,4 +293,4 @@ def _wrong_values(wrong: Counter[tuple[str, str, str]]) -> str:
         for (column, value, hint), count in wrong.most_common(4)
     ]
     more = f" and {len(wrong) - len(each)} more values" if len(wrong) > len(each) else ""
-    return f"{wrong.total()} cells are no labels: {', '.join(each)}{more}"
+    return f"{wrong.total()} cell(s) hold no label: {', '.join(each)}{more}"
