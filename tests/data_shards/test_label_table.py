@@ -257,6 +257,11 @@ def test_leading_zeros_where_nothing_else_fits():
     assert found == {"ucsf-pdgm-0004_nifti": 1.0, "x-7": 0.0} and unknown == ["x-007"]
 
 
+def test_zeros_inside_a_number_count():
+    found, unknown = matched("BraTS2021_105:1;BraTS2021_15:0", {"b": "BraTS2021_00105"})
+    assert found == {"b": 1.0} and unknown == ["BraTS2021_15"]
+
+
 def test_rows_of_other_cases_are_named():
     assert matched("ghost:1;a:0", {"a": "a", "b": "b"}) == ({"a": 0.0}, ["ghost"])
     message = r"t\.csv: none of its cases is in the data: ghost; the data hold a; spell them alike"
