@@ -119,3 +119,25 @@ def test_missing_labels_are_known_before_anything_is_built(cohort):
     require_labels(cohort, [])
     with pytest.raises(UsageError, match="carries no labels for tert; give a table with --labels"):
         require_labels(cohort, ["idh", "tert"])
+
+
+@pytest.mark.real
+def test_a_table_finds_the_real_cases(real_data, tmp_path):
+    config = BuildConfig(keep_ids=True, preprocess=PreprocessConfig(spacing=8.0, steps=STEPS))
+    shards = open_or_build(real_data / "brats", tmp_path / "cache", config)
+    table = tmp_path / "metadata.csv"
+    table.write_text(
+        "ID,WHO CNS Grade,IDH,1p/19q,BraTS21 ID\n"
+        "UCSF-PDGM-0006,4,wildtype,unknown,BraTS2021_00006\n"
+        "UCSF-PDGM-0477,2,IDH1 p.R132H,relative co-deletion,BraTS2021_01477\n"
+        "UCSF-PDGM-0480,3,mutated (NOS),intact,BraTS2021_1480\n"
+        "UCSF-PDGM-0500,4,wildtype,,\n"
+        "Brats18_2013_2_1,HGG,,,\n"
+    )
+    cases = labelled_cases(shards, table, ["seg", "idh", "1p19q", "hgg"])
+    told = {case.key: case.targets for case in cases}
+    assert len(told) == 7
+    assert told["brats2021_01477"] == {"seg": 1.0, "idh": 1.0, "1p19q": 1.0, "hgg": 0.0}
+    assert told["brats2021_01480"] == {"seg": 1.0, "idh": 1.0, "1p19q": 0.0, "hgg": 1.0}
+    assert told["brats18_2013_2_1"]["hgg"] == 1.0 and told["brats2021_00006"]["idh"] == 0.0
+    assert math.isnan(told["brats2021_01476"]["idh"])
