@@ -283,7 +283,7 @@ def _by_name(cases: Mapping[str, str], spell: Callable[[str], str]) -> dict[str,
 
 def _loose_name(name: str) -> str:
     """A case's name without leading zeros of its numbers and the ending of UCSF-PDGM's folders."""
-    return re.sub(r"0+(?=\d)", "", case_name(name).removesuffix("-nifti"))
+    return re.sub(r"(?<!\d)0+(?=\d)", "", case_name(name).removesuffix("-nifti"))
 
 
 def _wrong_values(wrong: Counter[tuple[str, str, str]]) -> str:
@@ -293,4 +293,4 @@ def _wrong_values(wrong: Counter[tuple[str, str, str]]) -> str:
         for (column, value, hint), count in wrong.most_common(4)
     ]
     more = f" and {len(wrong) - len(each)} more values" if len(wrong) > len(each) else ""
-    return f"{wrong.total()} cells are no labels: {', '.join(each)}{more}"
+    return f"{wrong.total()} cell(s) hold no label: {', '.join(each)}{more}"

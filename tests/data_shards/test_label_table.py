@@ -115,7 +115,7 @@ def test_values(tmp_path, column, value, task, expected):
     ],
 )
 def test_what_could_be_read_two_ways_is_refused(tmp_path, column, value):
-    with pytest.raises(UsageError, match="1 cells are no labels"):
+    with pytest.raises(UsageError, match=r"1 cell\(s\) hold no label"):
         read_label_table(write(tmp_path, f"case;{column}\na;{value}\n"))
 
 
@@ -191,11 +191,11 @@ def test_tab_separated_table_with_other_columns_and_bom(tmp_path):
         ("age,idh\n3,1\n", "no column names the cases; have age, idh"),
         (
             "case,idh\na,mutnat\n",
-            "1 cells are no labels: idh 'mutnat' (1 row; nearest known: mutant)",
+            "1 cell(s) hold no label: idh 'mutnat' (1 row; nearest known: mutant)",
         ),
         (
             "case,idh,grade\na,maybe,2-3\nb,maybe,4\n",
-            "3 cells are no labels: idh 'maybe' (2 rows; known: mutant, mut, mutated",
+            "3 cell(s) hold no label: idh 'maybe' (2 rows; known: mutant, mut, mutated",
         ),
         ("case,idh\na\n", "line 2: 1 cells, the header has 2"),
         ("case,idh\n", "needs a header line and at least one case"),
@@ -255,6 +255,11 @@ def test_leading_zeros_where_nothing_else_fits():
     cases = {"ucsf-pdgm-0004_nifti": "UCSF-PDGM-0004_nifti", "x-07": "x-07", "x-7": "x-7"}
     found, unknown = matched("UCSF-PDGM-004:1;x-7:0;x-007:1", cases)
     assert found == {"ucsf-pdgm-0004_nifti": 1.0, "x-7": 0.0} and unknown == ["x-007"]
+
+
+def test_zeros_inside_a_number_count():
+    found, unknown = matched("BraTS2021_105:1;BraTS2021_15:0", {"b": "BraTS2021_00105"})
+    assert found == {"b": 1.0} and unknown == ["BraTS2021_15"]
 
 
 def test_rows_of_other_cases_are_named():

@@ -113,7 +113,7 @@ WRONG: list[tuple[Callable[[Call], dict[str, Any]], str]] = [
     ),
     (
         lambda c: c.labels("case,idh case-0,mutnat case-1,mutnat case-2,wt"),
-        r"bad.csv: 2 cells are no labels: idh 'mutnat' \(2 rows; nearest known: mutant\); correct",
+        r"bad.csv: 2 cell\(s\) hold no label: idh 'mutnat' \(2 rows; nearest known: mutant\)",
     ),
     (lambda c: c.labels(FIVE + "wt"), "task idh: all 5 labels among the chosen cases are 0, so"),
     (
