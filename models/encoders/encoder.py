@@ -32,6 +32,19 @@ class Encoder(nn.Module):
     """Children whose own children are the blocks, from input to output; those named together run
     side by side, so that their first children are equally deep, and so on."""
 
+    @property
+    def depth(self) -> int:
+        """Number of tensors that `layers` gives."""
+        return 1
+
+    def layers(self, batch: Batch, keep: Tensor) -> tuple[Features, list[Tensor]]:
+        """Features of the positions `keep`, and the tokens [N, C] after each block.
+
+        Encoders that are not made of blocks on tokens give those of their end alone.
+        """
+        features = self(batch, keep)
+        return features, [features.tokens]
+
     def __call__(self, batch: Batch, keep: Tensor | None = None) -> Features:
         """Features of a batch, of all tissue or of the positions `keep` [B, Gd, Gh, Gw]."""
         return super().__call__(batch, keep)

@@ -174,6 +174,22 @@ class GlioMoE(Encoder):
         Returns:
             Features; the pyramid goes from full resolution to the token grid, background 0.
         """
+        return self._encode(batch, keep)
+
+    @property
+    def depth(self) -> int:
+        """Number of blocks."""
+        return len(self.blocks)
+
+    def layers(self, batch: Batch, keep: Tensor) -> tuple[Features, list[Tensor]]:
+        """As `Encoder.layers`; the tokens of a block are those before the last norm."""
+        outputs: list[Tensor] = []
+        return self._encode(batch, keep, outputs), outputs
+
+    def _encode(
+        self, batch: Batch, keep: Tensor | None, outputs: list[Tensor] | None = None
+    ) -> Features:
+        """`forward`; `outputs` takes the tokens after each block."""
         studies, sides = len(batch.spacing), batch.voxels.shape[-3:]
         sequence = known_sequence(batch.sequence)
         voxels = pad_to_multiple(batch.voxels, self.stride)
@@ -186,7 +202,7 @@ class GlioMoE(Encoder):
         tokens = self._tokens(voxels, where, counts, sequence, owner)
         pack = self._with_registers(tokens, where, counts)
         rotary = self._rotary(pack, batch.spacing, kept.shape[1:])
-        x, routing = self._trunk(pack, rotary)
+        x, routing = self._trunk(pack, rotary, outputs)
         x = self.norm(x).index_select(0, pack.rows)
 
         pyramid = []
@@ -226,11 +242,15 @@ class GlioMoE(Encoder):
         millimetres = millimetres.masked_fill(pack.position < 0, 0)
         return rotary_angles(millimetres, self.config.width // self.config.heads)
 
-    def _trunk(self, pack: Pack, rotary: tuple[Tensor, Tensor]) -> tuple[Tensor, list[Routing]]:
+    def _trunk(
+        self, pack: Pack, rotary: tuple[Tensor, Tensor], outputs: list[Tensor] | None
+    ) -> tuple[Tensor, list[Routing]]:
         """All blocks in turn."""
         x, routing = pack.x, []
         for index, block in enumerate(self.blocks):
             x, decision = block(x, rotary, pack.lengths)
+            if outputs is not None:
+                outputs.append(x.index_select(0, pack.rows))
             if decision is not None:
                 routing.append(
                     Routing(

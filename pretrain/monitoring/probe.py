@@ -1,6 +1,8 @@
 """The online probe: how good the frozen features of an encoder in training are.
 
 Notable facts:
+- The last block works for the loss and forgets what that does not need: tokens of three depths are
+  asked together, much as the linear probes of DINOv2 (Oquab et al. 2023) ask four blocks.
 - A network with random weights does well already, so that the first row, before any step, is the
   one to compare with.
 - Studies are encoded in boxes of the size of the views, whole, one box at a time: what the encoder
@@ -39,6 +41,7 @@ from gliomoe.pretrain.monitoring.probe_figures import (
 )
 
 _HIGHEST_GRADE = 4
+_DEPTHS = 3
 
 
 @dataclass(frozen=True)
@@ -109,7 +112,8 @@ class Probe:
         # Experts on other ranks are reached by all ranks together: then each does all the work.
         together = self._config.engine.expert_parallel > 1
         own = range(count) if together else range(rank, count, world)
-        pooled = torch.zeros(count, encoder.width, dtype=torch.float64)
+        width = len(asked_layers(encoder.depth)) * encoder.width
+        pooled = torch.zeros(count, width, dtype=torch.float64)
         seen = []
         with asked(encoder, self._precision) as device:
             for i in own:
@@ -117,12 +121,12 @@ class Probe:
                 pooled[i] = tokens.double().mean(0)
                 if tumour is not None:
                     seen.append(StudyTokens(tokens, tumour, self._folds[i]))
-        figures = tumour_figures(seen, folds, encoder.width, device)
+        figures = tumour_figures(seen, folds, width, device)
         pooled = distributed.add(pooled / world if together else pooled, device)
         return figures | marker_figures(pooled.numpy(), studies.labels, studies.subjects, folds)
 
     def _encode(self, study: StoredStudy, device: torch.device) -> tuple[Tensor, Tensor | None]:
-        """Tokens [N, C] of all tissue, and the share of tumour of each, if it is known."""
+        """Tokens [N, K · C] of all tissue, and the share of tumour of each, if it is known."""
         size = self._config.views.size
         parts = [
             encode_box(self._encoder, study.read(start, (size,) * 3), device)
@@ -149,13 +153,22 @@ def tile(shape: Sequence[int], size: int) -> Iterator[tuple[int, int, int]]:
     yield from itertools.product(*firsts)  # type: ignore[misc]
 
 
+def asked_layers(depth: int) -> list[int]:
+    """Which of an encoder's layers are asked: the last, and those at one and two thirds."""
+    return sorted({-(-depth * part // _DEPTHS) - 1 for part in range(1, _DEPTHS + 1)})
+
+
 def encode_box(
     encoder: Encoder, sample: StudySample, device: torch.device
 ) -> tuple[Tensor, Tensor | None]:
-    """Tokens [N, C] float32 of the tissue of a box, and the share of each that is whole tumour."""
+    """Tokens [N, K · C] float32 of the tissue of a box, and the share of tumour [N] of each.
+
+    Those of the K `asked_layers` side by side, each normalised by itself.
+    """
     batch = collate([sample]).to(device)
-    features = encoder(batch, tissue_positions(batch, encoder.patch_size))
-    tokens = features.tokens.float().cpu()
+    features, layers = encoder.layers(batch, tissue_positions(batch, encoder.patch_size))
+    chosen = [layers[index].float() for index in asked_layers(encoder.depth)]
+    tokens = torch.cat([F.layer_norm(layer, layer.shape[1:]) for layer in chosen], 1).cpu()
     if sample.seg is None:
         return tokens, None
     tumour = torch.isin(sample.seg, torch.tensor(REGIONS["WT"], dtype=torch.uint8)).float()

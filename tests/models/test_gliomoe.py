@@ -32,6 +32,27 @@ def test_all_tissue_kept_equals_dense(make_tiny, make_batch):
     assert torch.equal(dense.tokens, kept.tokens)
 
 
+def test_layers_are_what_the_blocks_make(make_tiny, make_batch):
+    encoder, batch = make_tiny().encoder.eval(), make_batch([(0, 1, 2), (0,)])
+    keep = tissue_positions(batch, encoder.patch_size)
+    made = []
+    for block in encoder.blocks:
+        block.register_forward_hook(lambda _, inputs, output: made.append(output[0]))
+    with torch.no_grad():
+        features, layers = encoder.layers(batch, keep)
+        plain = encoder(batch, keep)
+    counts = torch.bincount(features.study).tolist()
+    registers, first, rows = len(encoder.registers), 0, []
+    for count in counts:
+        rows += range(first + registers, first + registers + count)
+        first += registers + count
+    assert len(layers) == encoder.depth == len(encoder.blocks)
+    for layer, output in zip(layers, made, strict=False):
+        assert torch.equal(layer, output[rows])
+    assert torch.equal(encoder.norm(layers[-1]), features.tokens)
+    assert torch.equal(plain.tokens, features.tokens)
+
+
 def test_air_has_features_zero_and_no_token(make_tiny, make_batch):
     features = make_tiny().encoder(make_batch([(0,)], (16, 16, 16)))
     corner = features.pyramid[-1][0, :, 0, 0, 0]

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 from sklearn.linear_model import Ridge
 
+from gliomoe.data_shards.batch import collate
 from gliomoe.data_shards.errors import UsageError
 from gliomoe.data_shards.format.dataset import seal
 from gliomoe.data_shards.format.record import encode_study
@@ -21,10 +22,17 @@ from gliomoe.data_shards.reading.indexed import ShardSet
 from gliomoe.data_shards.study import Study
 from gliomoe.models.checkpoint import load_encoder
 from gliomoe.models.registry import create_model
+from gliomoe.models.tissue import tissue_positions
 from gliomoe.pretrain.build import build
 from gliomoe.pretrain.checkpoints import store as checkpoints
 from gliomoe.pretrain.export import export
-from gliomoe.pretrain.monitoring.probe import Probe, ProbeSet, encode_box, tile
+from gliomoe.pretrain.monitoring.probe import (
+    Probe,
+    ProbeSet,
+    asked_layers,
+    encode_box,
+    tile,
+)
 from gliomoe.pretrain.monitoring.probe_figures import (
     StudyTokens,
     marker_figures,
@@ -165,6 +173,14 @@ def test_tokens_and_their_share_of_tumour_belong_together(config, labelled):
         for d, h, w in product(range(0, 16, 4), repeat=3)
     ]
     assert len(tokens) == len(tumour) == 64  # all of it is tissue
+    batch = collate([sample])
+    with torch.no_grad():
+        layers = encoder.layers(batch, tissue_positions(batch, 4))[1]
+    assert asked_layers(encoder.depth) == [1, 3, 5]
+    for place, layer in enumerate(layers[1::2]):
+        part = tokens[:, place * encoder.width : (place + 1) * encoder.width].double()
+        centred = layer - layer.mean(1, keepdim=True)
+        np.testing.assert_allclose(part, centred / centred.std(1, correction=0)[:, None], atol=1e-4)
     np.testing.assert_allclose(tumour, wanted, rtol=1e-6)
 
 
