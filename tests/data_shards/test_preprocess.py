@@ -222,7 +222,7 @@ def test_studies_that_cannot_be_used(tmp_path, make_case):
         PreprocessConfig(spacing=0)
     for value in (7, -1, 1.5):
         write_nifti(raw.seg, np.full((40, 36, 30), value, np.float32), np.eye(4))
-        with pytest.raises(DataError, match=rf"Case_00_seg.nii.gz: labels \[{value:.1f}\] are not"):
+        with pytest.raises(DataError, match=rf"00_seg.nii.gz: labels {value:g} \(43200 voxels\)"):
             preprocess(raw, PreprocessConfig())
     raw.seg.unlink()
     far = centred((1, 1, 1), (40, 36, 30)) + 1000 * np.eye(4, k=3)

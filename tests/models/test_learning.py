@@ -40,7 +40,8 @@ POSITIVE = ("mutant", "codeleted")
 def targets(subject: Subject) -> dict[str, float]:
     """Case labels as fine-tuning has them."""
     told = {task: float(subject.labels[task] in POSITIVE) for task in ("idh", "1p19q", "tert")}
-    return {"seg": 1.0, "grade": float(subject.labels["grade"]), **told}
+    grade = float(subject.labels["grade"])
+    return {"seg": 1.0, "grade": grade, "hgg": float(grade > 2), **told}
 
 
 def two_unlike_subjects() -> tuple[Subject, Subject]:
