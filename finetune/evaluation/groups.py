@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from gliomoe.data_shards.label_table import case_name
+from gliomoe.data_shards.label_table import case_name, is_case_column
 from gliomoe.data_shards.reading.indexed import ShardSet
 from gliomoe.data_shards.table import plain, read_rows
 from gliomoe.finetune.cases import LabelledCase
@@ -39,7 +39,7 @@ def find_groups(
         UsageError: If a table cannot be read.
     """
     tables = [path for path in (labels, data / "participants.tsv") if path and path.is_file()]
-    protocols = next(filter(None, (_protocols(path, cases) for path in tables)), {})
+    protocols = next(filter(None, map(_protocols, tables)), {})
     groups: dict[str, Groups] = {}
     for case in cases:
         grade = case.targets.get("grade", math.nan)
@@ -51,17 +51,13 @@ def find_groups(
     return groups
 
 
-def _protocols(path: Path, cases: Sequence[LabelledCase]) -> dict[str, str]:
-    """Case name → protocol by a table; empty if it has no such column.
-
-    The column that names the cases is the one in which most of them are found.
-    """
+def _protocols(path: Path) -> dict[str, str]:
+    """Case name, as any column of names has it → protocol; empty if a table has no such column."""
     header, rows = read_rows(path, "table of cases")
-    names = [plain(name) for name in header]
-    if "protocol" not in names:
+    columns = [plain(name) for name in header]
+    if "protocol" not in columns:
         return {}
-    known = {case_name(name) for case in cases for name in (case.key, case.subject)}
-    found = [sum(case_name(row[i]) in known for _, row in rows) for i in range(len(header))]
-    case, protocol = found.index(max(found)), names.index("protocol")
-    values = {case_name(row[case]): row[protocol].strip() for _, row in rows}
+    names = [i for i, name in enumerate(header) if is_case_column(name)]
+    protocol = columns.index("protocol")
+    values = {case_name(row[i]): row[protocol].strip() for _, row in rows for i in names}
     return {name: value for name, value in values.items() if value not in ("", "n/a")}
