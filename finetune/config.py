@@ -8,6 +8,7 @@ import tyro
 
 from gliomoe.data_shards.augment import AugmentConfig
 from gliomoe.finetune.artefacts import ArtefactConfig
+from gliomoe.finetune.distil import DistilConfig
 from gliomoe.finetune.freeze import Freeze
 from gliomoe.finetune.lora import LoraConfig
 from gliomoe.finetune.losses import LossConfig
@@ -152,6 +153,8 @@ class FinetuneConfig:
     train_blocks: int = 2
     """Blocks of the encoder, counted from its end, that train with `freeze partial`; with 0 only
     the parts do that pretraining never trains."""
+    teacher: Path | None = None
+    """Fine-tuned run that teaches a smaller model, beside the labels (distillation)."""
     splits: Path | None = None
     """A `splits.json` of another run to repeat."""
     cache: Path | None = None
@@ -165,6 +168,7 @@ class FinetuneConfig:
     optim: OptimConfig = field(default_factory=OptimConfig)
     lora: LoraConfig = field(default_factory=LoraConfig)
     loss: LossConfig = field(default_factory=LossConfig)
+    distil: DistilConfig = field(default_factory=DistilConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     artefacts: ArtefactConfig = field(default_factory=ArtefactConfig)
 
@@ -178,6 +182,8 @@ class FinetuneConfig:
             raise ValueError(f"only_folds must lie between 0 and {self.folds - 1}")
         if self.train_blocks < 0:
             raise ValueError("train_blocks must not be negative")
+        if self.teacher is None and self.distil != DistilConfig():
+            raise ValueError("settings of distil need a teacher, a fine-tuned run")
 
     @property
     def markers(self) -> tuple[Task, ...]:

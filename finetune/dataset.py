@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from gliomoe.data_shards.batch import StudySample
-from gliomoe.data_shards.order import seed_for, study_at
+from gliomoe.data_shards.order import Mixture, seed_for, study_at
 from gliomoe.data_shards.reading.indexed import ShardSet
 from gliomoe.finetune import artefacts
 from gliomoe.finetune.artefacts import ArtefactConfig
@@ -27,7 +27,12 @@ _KEPT = 1000
 
 def read_case(shards: ShardSet, case: LabelledCase) -> StudySample:
     """A whole study with its targets."""
-    return _with_labels(shards.read(case.position), case)
+    return _with_labels(shards.read(case.position, seg=_may_look(case)), case)
+
+
+def _may_look(case: LabelledCase) -> bool:
+    """Whether a mask that the study carries may be read; only a teacher's studies hide theirs."""
+    return not math.isnan(case.targets.get("seg", 1.0))
 
 
 def _with_labels(sample: StudySample, case: LabelledCase) -> StudySample:
@@ -81,12 +86,39 @@ class CropDataset(Dataset[StudySample]):
         centre = draw_centre(centres, self._crop.tumour, generator)
         start = crop_start(centre, entry.shape, self._crop.size)
         kept = kept_sequences(entry.sequences, self._crop.sequence_dropout, generator)
-        sample = self._shards.read(case.position, start, self._crop.size, kept)
+        sample = self._shards.read(case.position, start, self._crop.size, kept, _may_look(case))
         sample = mirrored(_with_labels(sample, case), self._crop.flip, generator)
         if self._artefacts.active:
             drawn = artefacts.draw(self._artefacts, len(sample.sequence), generator)
             sample = artefacts.apply(sample, drawn)
         return sample
+
+
+class MixedCrops(Dataset[StudySample]):
+    """Sample number → crop of a labelled case, or of a study without labels."""
+
+    def __init__(
+        self, labelled: CropDataset, unlabelled: CropDataset, share: float, seed: int
+    ) -> None:
+        """Mix two sets of crops.
+
+        Args:
+            labelled: Crops of the training cases.
+            unlabelled: Crops of other studies.
+            share: Part of the samples that are of those, to a thousandth.
+            seed: With the sample number, decides which.
+        """
+        self._parts, self._share = (labelled, unlabelled), share
+        self._mixture = Mixture([1 - share, share], seed)
+
+    def __len__(self) -> int:
+        """Samples in which each labelled case comes once."""
+        return math.ceil(len(self._parts[0]) / (1 - self._share))
+
+    def __getitem__(self, number: int) -> StudySample:
+        """Sample `number` of the run."""
+        part, own = self._mixture.draw(number)
+        return self._parts[part][own]
 
 
 def candidate_centres(sample: StudySample, rng: np.random.Generator) -> list[Tensor]:

@@ -22,7 +22,8 @@ from gliomoe.data_shards.errors import DataError
 from gliomoe.data_shards.files import atomic_write
 from gliomoe.data_shards.order import seed_for
 from gliomoe.finetune.config import FinetuneConfig
-from gliomoe.finetune.dataset import CropDataset
+from gliomoe.finetune.dataset import CropDataset, MixedCrops
+from gliomoe.finetune.distil import ask, distil_losses
 from gliomoe.finetune.freeze import train_mode
 from gliomoe.finetune.losses import losses
 from gliomoe.finetune.optim import learning_rate_factor, make_optimizer, set_learning_rate
@@ -42,10 +43,12 @@ class FoldData:
     """What one fold learns from and is judged by."""
 
     number: int
-    train: CropDataset
+    train: CropDataset | MixedCrops
     validation: Sequence[ValidationCase]
     class_weights: Mapping[str, Tensor]
     """Marker task → class weights."""
+    teacher: Sequence[Model] = ()
+    """Models on the student's device, in evaluation mode, whose mean is learned beside labels."""
 
 
 @dataclass
@@ -146,8 +149,16 @@ def train_step(
     device = next(model.parameters()).device
     batch = _augmented(batch.to(device), config, data.number, step)
     with autocast(config.train.precision, device):
+        answers = ask(data.teacher, batch) if data.teacher else None
         predictions = model(batch)
     parts = losses(predictions, batch, config.loss, data.class_weights)
+    if answers is not None:
+        taught = distil_losses(predictions, answers, config.distil, config.loss)
+        parts = {
+            **parts,
+            **taught,
+            "total": parts["total"] + config.distil.weight * taught["distil"],
+        }
     if not torch.isfinite(parts["total"]):
         raise DataError(
             f"fold {data.number}, step {step}: the loss is {parts['total'].item()} "

@@ -151,6 +151,24 @@ def write_splits(path: Path, splits: Splits) -> None:
     write_json(path, {"format": FORMAT, **asdict(splits)})
 
 
+def read_folds(path: Path) -> Splits:
+    """Read a `splits.json` by itself, without the cases that it names.
+
+    Raises:
+        UsageError: If it is not such a file.
+    """
+    try:
+        content = json.loads(path.read_text("utf-8"))
+        folds = tuple(Fold(tuple(f["train"]), tuple(f["validation"])) for f in content["folds"])
+        splits = Splits(folds, tuple(content["unused"]))
+        version = content["format"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{path}: cannot be read as splits ({error})") from error
+    if version != FORMAT:
+        raise UsageError(f"{path}: has format version {version}, this program reads {FORMAT}")
+    return splits
+
+
 def read_splits(path: Path, cases: Sequence[Case]) -> Splits:
     """Read splits that were written before, or by hand.
 
@@ -162,15 +180,8 @@ def read_splits(path: Path, cases: Sequence[Case]) -> Splits:
         UsageError: If it is not such a file, names cases that are not there, or a fold validates
             on cases or subjects that it trains on.
     """
-    try:
-        content = json.loads(path.read_text("utf-8"))
-        folds = tuple(Fold(tuple(f["train"]), tuple(f["validation"])) for f in content["folds"])
-        splits = Splits(folds, tuple(content["unused"]))
-        version = content["format"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{path}: cannot be read as splits ({error})") from error
-    if version != FORMAT:
-        raise UsageError(f"{path}: has format version {version}, this program reads {FORMAT}")
+    splits = read_folds(path)
+    folds = splits.folds
     subjects = {case.key: case.subject for case in cases}
     named = {key for fold in folds for key in (*fold.train, *fold.validation)}
     if missing := sorted(named - set(subjects)):

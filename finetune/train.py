@@ -29,7 +29,7 @@ from gliomoe.finetune.cases import (
     write_conflicts,
 )
 from gliomoe.finetune.config import SCRATCH, FinetuneConfig
-from gliomoe.finetune.dataset import CropDataset, read_case
+from gliomoe.finetune.dataset import CropDataset, MixedCrops, read_case
 from gliomoe.finetune.freeze import freeze
 from gliomoe.finetune.inputs import check_options, gene_tables, with_inputs
 from gliomoe.finetune.loop import FoldData, train_fold
@@ -37,8 +37,16 @@ from gliomoe.finetune.lora import merge
 from gliomoe.finetune.losses import prevalence_weights
 from gliomoe.finetune.parallel import run_side_by_side
 from gliomoe.finetune.precision import pick_device
-from gliomoe.finetune.run import FORMAT, SPLITS, SUMMARY, fold_folder, training_folder
+from gliomoe.finetune.run import (
+    FORMAT,
+    SPLITS,
+    SUMMARY,
+    FinetunedRun,
+    fold_folder,
+    training_folder,
+)
 from gliomoe.finetune.splits import Splits, check_folds, make_splits, read_splits, write_splits
+from gliomoe.finetune.teacher import Teacher, appoint, check_teacher
 from gliomoe.finetune.validation import Validated, inference_config
 from gliomoe.models.card import model_card
 from gliomoe.models.checkpoint import (
@@ -73,6 +81,7 @@ class Prepared:
     architecture: dict[str, Any]
     """Name and overrides of the model."""
     preprocessing: dict[str, Any]
+    teacher: Teacher | None
 
     def chosen(self, keys: Sequence[str]) -> list[LabelledCase]:
         """The cases of these keys."""
@@ -85,7 +94,8 @@ def prepare(config: FinetuneConfig) -> Prepared:
     Writes nothing but the shard set of a raw folder.
 
     Raises:
-        UsageError: If the call, the table or the splits do not fit the data or the checkpoint.
+        UsageError: If the call, the table, the splits or the teacher do not fit the data or the
+            checkpoint.
         DataError: If a case cannot be read.
         CheckpointError: If the checkpoint is damaged.
     """
@@ -96,6 +106,9 @@ def prepare(config: FinetuneConfig) -> Prepared:
         load_encoder(model, checkpoint)  # what does not fit is refused before anything is written
     freeze(model, config.freeze, config.train_blocks, config.lora)
     check_options(model, config)
+    teaching = None if config.teacher is None else FinetunedRun.open(config.teacher)
+    if teaching is not None:
+        check_teacher(teaching, model, config, preprocessing)
     gene_tables(model, config.genes)  # bad tables are refused before cases are preprocessed
     if config.labels is not None:
         read_label_table(config.labels)
@@ -121,7 +134,8 @@ def prepare(config: FinetuneConfig) -> Prepared:
     check_folds(splits, by_key, config.tasks)
     if "seg" in config.tasks:
         warn_of_segmentations(shards, [by_key[key] for key in splits.keys])
-    return Prepared(shards, by_key, splits, checkpoint, architecture, preprocessing)
+    teacher = None if teaching is None else appoint(teaching, model, config, shards, by_key, splits)
+    return Prepared(shards, by_key, splits, checkpoint, architecture, preprocessing, teacher)
 
 
 def finetune(config: FinetuneConfig, prepared: Prepared) -> dict[str, Any]:
@@ -136,7 +150,7 @@ def finetune(config: FinetuneConfig, prepared: Prepared) -> dict[str, Any]:
     """
     write_splits(config.out / SPLITS, prepared.splits)
     write_conflicts(config.out, prepared.shards, config.labels, config.tasks)
-    missing = [number for number in config.run_folds if not _done(config.out, number)]
+    missing = [number for number in config.run_folds if not finished(config.out, number)]
     if config.train.parallel > 1 and len(missing) > 1:
         run_side_by_side(run_fold, config, prepared, missing)
     else:
@@ -150,8 +164,10 @@ def finetune(config: FinetuneConfig, prepared: Prepared) -> dict[str, Any]:
 def run_fold(config: FinetuneConfig, prepared: Prepared, number: int, row: int = 0) -> None:
     """Train one fold and write its checkpoint folder; `row` is that of its bar in a terminal."""
     folder = training_folder(config.out, number)
-    model = build_model(config, prepared, number).to(pick_device(config.train.device))
-    validated = train_fold(model, _fold_data(config, prepared, number), config, folder, row)
+    device = pick_device(config.train.device)
+    model = build_model(config, prepared, number).to(device)
+    data = _fold_data(config, prepared, number, device)
+    validated = train_fold(model, data, config, folder, row)
     merge(model)
     write_json(folder / "result.json", asdict(validated))
     training = {
@@ -162,6 +178,7 @@ def run_fold(config: FinetuneConfig, prepared: Prepared, number: int, row: int =
         "window": list(inference_config(config).window),
         "fold": number,
         "cases": len(prepared.splits.folds[number].train),
+        "teacher": prepared.teacher.described(number) if prepared.teacher else None,
         "validation": {"dice": validated.dice, "log_loss": validated.log_loss},
         **marker_rules(held_out(prepared, [validated]), config.markers),
     }
@@ -177,7 +194,7 @@ def run_fold(config: FinetuneConfig, prepared: Prepared, number: int, row: int =
         card=model_card(
             f"{config.out.name}, fold {number}",
             model,
-            phantom=PHANTOM in prepared.shards.info.get("generated_by", ()),
+            phantom=simulated(prepared),
             **about,
         ),
         fingerprints=_seen(prepared),
@@ -203,7 +220,7 @@ def summarise(config: FinetuneConfig, prepared: Prepared) -> dict[str, Any]:
     """Validation of the finished folds; thresholds and temperatures from held-out cases."""
     results = {}
     for number in range(config.folds):
-        if _done(config.out, number):
+        if finished(config.out, number):
             content = (training_folder(config.out, number) / "result.json").read_text("utf-8")
             results[number] = Validated(**json.loads(content))
     folds = [
@@ -240,7 +257,7 @@ def held_out(prepared: Prepared, results: Sequence[Validated]) -> list[HeldOut]:
     ]
 
 
-def _done(run: Path, number: int) -> bool:
+def finished(run: Path, number: int) -> bool:
     """Whether a fold has its checkpoint folder, which appears whole and last."""
     return (fold_folder(run, number) / CONFIG).is_file()
 
@@ -279,25 +296,43 @@ def _architecture(
     return {"name": name, "overrides": {**overrides, **wanted}}, described["preprocessing"]
 
 
-def _fold_data(config: FinetuneConfig, prepared: Prepared, number: int) -> FoldData:
-    """Crops, validation cases and class weights of a fold."""
-    fold = prepared.splits.folds[number]
+def _fold_data(
+    config: FinetuneConfig, prepared: Prepared, number: int, device: torch.device
+) -> FoldData:
+    """Crops, validation cases, class weights and the teacher of a fold."""
+    fold, teacher = prepared.splits.folds[number], prepared.teacher
     train = prepared.chosen(fold.train)
     counts = task_counts(train, config.markers)
     seed = seed_for(config.seed, "crops", number)
+    crops: CropDataset | MixedCrops
+    crops = labelled = CropDataset(prepared.shards, train, config.crop, config.artefacts, seed)
+    if teacher is not None and teacher.shards is not None:
+        own = seed_for(config.seed, "unlabelled", number)
+        others = CropDataset(teacher.shards, teacher.studies, config.crop, config.artefacts, own)
+        crops = MixedCrops(labelled, others, config.distil.share, seed)
     return FoldData(
         number=number,
-        train=CropDataset(prepared.shards, train, config.crop, config.artefacts, seed),
+        train=crops,
         validation=[read_case(prepared.shards, c) for c in prepared.chosen(fold.validation)],
         class_weights={task: prevalence_weights(found, task) for task, found in counts.items()},
+        teacher=() if teacher is None else teacher.models(number, device),
     )
+
+
+def simulated(prepared: Prepared) -> bool:
+    """Whether phantoms take part."""
+    sets = [prepared.shards]
+    if prepared.teacher is not None and prepared.teacher.shards is not None:
+        sets.append(prepared.teacher.shards)
+    return any(PHANTOM in shards.info.get("generated_by", ()) for shards in sets)
 
 
 def _seen(prepared: Prepared) -> bytes:
     """All that the weights and their choice rest on, as a checkpoint lists it."""
     labelled = [case.looks for case in prepared.chosen(prepared.splits.keys)]
     before = [Seen.read(prepared.checkpoint / FINGERPRINTS)] if prepared.checkpoint else []
-    return Seen.join([*labelled, *before]).to_bytes()
+    taught = [prepared.teacher.seen()] if prepared.teacher else []
+    return Seen.join([*labelled, *before, *taught]).to_bytes()
 
 
 def _sequences(prepared: Prepared, number: int) -> list[str]:
@@ -305,4 +340,5 @@ def _sequences(prepared: Prepared, number: int) -> list[str]:
     seen = set(read_config(prepared.checkpoint)["sequences"]) if prepared.checkpoint else set()
     for case in prepared.chosen(prepared.splits.folds[number].train):
         seen.update(prepared.shards.entry(case.position).sequences)
+    seen.update(prepared.teacher.sequences() if prepared.teacher else ())
     return sorted(seen, key=SEQUENCES.index)

@@ -15,7 +15,9 @@ from gliomoe.launch.runs import claim, release
 PRESETS = "gliomoe.finetune"
 EXAMPLE = (
     "gliomoe finetune gliomoe_20shot --data cases/ --labels labels.csv "
-    "--from checkpoint/ --out runs/first"
+    "--from checkpoint/ --out runs/first\n"
+    "  gliomoe finetune gliomoe_20shot --data cases/ --labels labels.csv --teacher runs/first "
+    "--splits runs/first/splits.json --distil.data unlabelled/ --out runs/student"
 )
 FREE = ("dry_run", "only_folds", "cache", "train.device", "train.workers", "train.parallel")
 """Settings that may change when a run goes on."""
@@ -53,17 +55,26 @@ def run(options: Options) -> int:
 def _plan(options: Options, prepared: Prepared) -> str:
     """What a run would train on."""
     splits, architecture = prepared.splits, prepared.architecture
-    epochs, batch = options.train.epochs, options.train.batch
+    epochs, batch, teacher = options.train.epochs, options.train.batch, prepared.teacher
+    studies = 0 if teacher is None else len(teacher.studies)
+    share = options.distil.share if studies else 0.0
     lines = [
         f"{architecture['name']} from {options.from_}: {len(splits.keys)} of {len(prepared.cases)} "
         f"labelled cases, {len(splits.folds)} folds, up to {epochs} epochs"
     ]
     for number in options.run_folds:
         fold = splits.folds[number]
-        steps = options.train.steps_per_epoch or math.ceil(len(fold.train) / batch)
+        crops = len(fold.train) / (1 - share)  # an epoch takes each training case once
+        steps = options.train.steps_per_epoch or math.ceil(math.ceil(crops) / batch)
         lines.append(f"fold {number}: up to {epochs * steps} steps")
+        if teacher is not None:
+            lines.append(
+                f"  teacher     {', '.join(str(path) for path in teacher.members[number])}"
+            )
         for name, keys in (("training", fold.train), ("validation", fold.validation)):
             lines.append(f"  {name:10s}  {_classes(prepared.chosen(keys), options.tasks)}")
+    if studies:
+        lines.append(f"{studies} studies without labels: {share:.0%} of the crops")
     return "\n".join(lines)
 
 
