@@ -63,6 +63,8 @@ class EvaluateConfig:
     """CSV or TSV with the cases' labels; without it those that the data carry themselves."""
     genes: Path | None = None
     """TSV with the cases' genes, for models that take them (mdl_ca)."""
+    folds: tuple[int, ...] = ()
+    """Members of RUN's ensemble, counted from 0; empty: all finished folds."""
     against: tuple[Path, ...] = ()
     """Other runs, each compared case by case."""
     cache: Path | None = None
@@ -90,7 +92,8 @@ def evaluate(config: EvaluateConfig, provenance: dict[str, Any]) -> dict[str, An
             another run needs other preprocessing.
     """
     run, *others = (
-        FinetunedRun.open(path).flipping(config.flips) for path in (config.run, *config.against)
+        FinetunedRun.open(path, folds).flipping(config.flips)
+        for path, folds in ((config.run, config.folds), *((path, ()) for path in config.against))
     )
     for other in others:
         if other.preprocessing != run.preprocessing:

@@ -1,7 +1,7 @@
 """A fine-tuned ensemble ready for raw cases."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -54,6 +54,7 @@ class Predictor:
         genes: Path | None = None,
         draws: int = 0,
         flips: bool = False,
+        folds: Sequence[int] = (),
     ) -> "Predictor":
         """Load a fine-tuned run's folder (the ensemble of its folds) or one checkpoint folder.
 
@@ -63,12 +64,13 @@ class Predictor:
             genes: Gene table of the cases, for models that take one.
             draws: Predictions with dropout switched on, of each member; 0 predicts without.
             flips: Average over mirror images.
+            folds: Members of a run's ensemble, counted from 0; none: all.
 
         Raises:
             UsageError: If it is neither, or an encoder without heads, or the gene table is missing.
             CheckpointError: If a checkpoint is damaged or its tensors do not fit.
         """
-        run = FinetunedRun.open(source)
+        run = FinetunedRun.open(source, folds)
         configs = [read_config(folder) for folder in run.folders]
         hashes = [config["files"][WEIGHTS]["sha256"] for config in configs]
         trained_on = {name for config in configs for name in config["sequences"]}

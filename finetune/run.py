@@ -59,20 +59,31 @@ class FinetunedRun:
     """Content of `summary.json`; empty for a single checkpoint."""
 
     @classmethod
-    def open(cls, path: Path) -> "FinetunedRun":
+    def open(cls, path: Path, folds: Sequence[int] = ()) -> "FinetunedRun":
         """Open a run's folder, or the checkpoint folder of one fine-tuned model.
 
+        Args:
+            path: The folder.
+            folds: Members of the ensemble, counted from 0; none: all finished folds of a run.
+
         Raises:
-            UsageError: If it is neither, or no fold is finished.
+            UsageError: If it is neither, no fold is finished, or one of `folds` is not.
             CheckpointError: If a checkpoint's description is damaged.
         """
         if (path / CONFIG).is_file():
+            if folds:
+                raise UsageError(f"{path}: a single checkpoint has no folds to choose from")
             return cls._of(path, [path], {})
         if not (path / SUMMARY).is_file():
             unfinished = "; no fold is finished" if (path / SPLITS).is_file() else ""
             raise UsageError(f"{path}: neither a fine-tuned run nor a checkpoint{unfinished}")
         summary = json.loads((path / SUMMARY).read_text("utf-8"))
-        return cls._of(path, [fold_folder(path, f["fold"]) for f in summary["folds"]], summary)
+        finished = [fold["fold"] for fold in summary["folds"]]
+        if absent := [number for number in folds if number not in finished]:
+            there = ", ".join(map(str, finished))
+            raise UsageError(f"{path}: fold {absent[0]} is not there or not finished, but {there}")
+        members = [number for number in finished if not folds or number in folds]
+        return cls._of(path, [fold_folder(path, number) for number in members], summary)
 
     @classmethod
     def _of(cls, path: Path, folders: Sequence[Path], summary: dict[str, Any]) -> "FinetunedRun":

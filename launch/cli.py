@@ -34,9 +34,11 @@ COMMANDS = {
     "export": "turn a pretraining run into a checkpoint folder to publish",
     "pull": "fetch a published checkpoint, checked by sha256",
     "finetune": "adapt a checkpoint, or train from scratch, on a few labelled cases",
+    "prune": "drop the least used experts of a fine-tuned run",
     "evaluate": "measure a fine-tuned run on labelled cases, with error bars",
     "predict": "segment a case and give its markers, in its own space",
     "report": "write a run, its figures and a prediction as one HTML file",
+    "study smaller": "compare runs by Dice, size and time: ensembles, students, pruned experts",
     "models": "list the models with their sizes, FLOPs and papers",
     "bench loader": "measure how fast crops are read, beside other libraries",
 }

@@ -28,6 +28,8 @@ class Options:
     """What is written."""
     genes: Path | None = None
     """TSV with the cases' genes, for models that take them (mdl_ca)."""
+    folds: tuple[int, ...] = ()
+    """Members of the ensemble, counted from 0; empty: all finished folds."""
     draws: int = 0
     """Monte Carlo dropout: predict so often with dropout switched on and take the mean; 0: once,
     without."""
@@ -43,7 +45,7 @@ def run(options: Options) -> int:
     """Predict; 1 if a case failed."""
     cases = find_cases(options.input)
     predictor = Predictor.open(
-        options.model, options.device, options.genes, options.draws, options.flips
+        options.model, options.device, options.genes, options.draws, options.flips, options.folds
     )
     report = predict_cases(predictor, cases, options.out, options.written)
     for name, reason in report.failed.items():

@@ -1,0 +1,190 @@
+"""What is kept of Dice as models shrink: ensembles, single folds, students, pruned runs.
+
+Notable: all runs predict the same cases on the same machine, one after the other; the first run is
+what the others are compared with. Dice kept is a run's mean Dice over that of the first, its
+interval from resamples of the same cases for both.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tyro
+from matplotlib.figure import Figure
+from torch import Tensor
+from tqdm import tqdm
+
+from gliomoe.data_shards.building.build import BuildConfig, open_or_build
+from gliomoe.data_shards.errors import UsageError
+from gliomoe.data_shards.labels import REGIONS, to_regions
+from gliomoe.data_shards.preprocess import PreprocessConfig
+from gliomoe.data_shards.reading.indexed import ShardSet
+from gliomoe.finetune.cases import LabelledCase, labelled_cases, refuse_leakage
+from gliomoe.finetune.dataset import read_case
+from gliomoe.finetune.inference import predict_study
+from gliomoe.finetune.inputs import with_inputs
+from gliomoe.finetune.metrics.intervals import bootstrap_mean, bootstrap_ratio
+from gliomoe.finetune.metrics.paired import wilcoxon_test
+from gliomoe.finetune.metrics.segmentation import dice
+from gliomoe.finetune.precision import pick_device
+from gliomoe.finetune.run import FinetunedRun
+from gliomoe.finetune.studies.output import Row
+from gliomoe.finetune.studies.plots import below, colours, panels
+from gliomoe.models.checkpoint import WEIGHTS
+from gliomoe.models.registry import parameter_counts
+
+MEAN = "Dice mean"
+
+
+@dataclass(frozen=True)
+class SmallerConfig:
+    """Which runs, on what."""
+
+    runs: tyro.conf.Positional[tuple[Path, ...]]
+    """Fine-tuned runs or single checkpoints; the others are compared with the first."""
+    data: Path
+    """Shard set with kept ids, or a raw folder (BIDS, BraTS), with segmentations."""
+    out: Path
+    """Folder for study.json, table.csv and plot.png."""
+    cache: Path | None = None
+    """Where a raw folder's shard set is kept; None: OUT/shards."""
+    allow_leakage: bool = False
+    """Measure on cases that a run has seen."""
+    device: str = "auto"
+    """`auto`: the GPU if there is one."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One run on all cases."""
+
+    name: str
+    members: int
+    parameters: int
+    """Of all members."""
+    active: int
+    """Of all members, those that act on one token."""
+    bytes: int
+    """Of the weights on disk."""
+    dice: np.ndarray
+    """[cases, R]."""
+    seconds: np.ndarray
+    """[cases] of prediction, without reading the case."""
+
+
+def measure_runs(config: SmallerConfig) -> list[Measured]:
+    """Predict the cases with every run.
+
+    Raises:
+        UsageError: If a run does not segment, preprocesses otherwise than the first, or has seen
+            some of the cases.
+    """
+    runs = [FinetunedRun.open(path) for path in config.runs]
+    for run in runs:
+        if "seg" not in run.tasks:
+            raise UsageError(f"{run.path}: does not segment (it learned {', '.join(run.tasks)})")
+        if run.preprocessing != runs[0].preprocessing:
+            raise UsageError(f"{run.path}: preprocesses its cases otherwise than {runs[0].path}")
+    shards = open_or_build(
+        config.data,
+        config.cache or config.out / "shards",
+        BuildConfig(keep_ids=True, preprocess=PreprocessConfig.from_json(runs[0].preprocessing)),
+    )
+    cases = labelled_cases(shards, None, ["seg"])
+    for run in runs:
+        if not config.allow_leakage:
+            refuse_leakage(cases, run.seen(), str(run.path))
+    return [_measure(run, shards, cases, config.device) for run in runs]
+
+
+def _measure(
+    run: FinetunedRun, shards: ShardSet, cases: Sequence[LabelledCase], device: str
+) -> Measured:
+    """Sizes of a run; Dice and seconds of each case."""
+    models = run.models(pick_device(device))
+    cases = with_inputs(models[0], shards, cases, None)
+    # Untimed: what the first prediction loads and sets up.
+    predict_study(models, read_case(shards, cases[0]), run.inference)
+    overlaps: list[Tensor] = []
+    seconds = []
+    for case in tqdm(cases, desc=str(run.path), unit="case", disable=None):
+        sample = read_case(shards, case)
+        begun = time.perf_counter()
+        prediction = predict_study(models, sample, run.inference)
+        seconds.append(time.perf_counter() - begun)
+        assert prediction.regions is not None and sample.seg is not None
+        overlaps.append(dice(prediction.regions > 0.5, to_regions(sample.seg)))
+    counts = np.array([parameter_counts(model) for model in models]).sum(0)
+    return Measured(
+        name=str(run.path),
+        members=len(models),
+        parameters=int(counts[0]),
+        active=int(counts[1]),
+        bytes=sum((folder / WEIGHTS).stat().st_size for folder in run.folders),
+        dice=np.array([overlap.tolist() for overlap in overlaps]),
+        seconds=np.array(seconds),
+    )
+
+
+def rows_of(measured: Sequence[Measured]) -> list[Row]:
+    """The rows of the study, as `studies.output` describes them."""
+    first = measured[0]
+    rows = []
+    for one in measured:
+        about = {"run": one.name, "members": one.members, "cases": len(one.dice)}
+        columns = {f"Dice {region}": i for i, region in enumerate(REGIONS)}
+        for name, column in (*columns.items(), (MEAN, slice(None))):
+            ours, theirs = (each.dice[:, column].reshape(len(each.dice), -1).mean(1)
+                            for each in (one, first))  # fmt: skip
+            row = {**about, "measure": name, **_figure(ours.mean(), bootstrap_mean(ours))}
+            rows.append(row if one is first else {**row, **_difference(ours, theirs)})
+            if name == MEAN and one is not first:
+                kept = ours.sum() / theirs.sum() if theirs.any() else None
+                interval = bootstrap_ratio(ours, theirs)
+                rows.append({**about, "measure": "Dice kept", **_figure(kept, interval)})
+        time_ = _figure(one.seconds.mean(), bootstrap_mean(one.seconds))
+        rows.append({**about, "measure": "seconds a case", **time_})
+        sizes = {
+            "M parameters": one.parameters / 1e6,
+            "M active": one.active / 1e6,
+            "MB on disk": one.bytes / 1e6,
+        }
+        rows += [{**about, "measure": name, **_figure(size, None)} for name, size in sizes.items()]
+    return rows
+
+
+def _figure(value: float | None, interval: tuple[float, float] | None) -> Row:
+    low, high = interval or (None, None)
+    return {"value": None if value is None else float(value), "low": low, "high": high}
+
+
+def _difference(ours: np.ndarray, theirs: np.ndarray) -> Row:
+    """One run minus the first, paired by case."""
+    found = wilcoxon_test(ours, theirs)
+    low, high = found.interval or (None, None)
+    return {
+        "difference": found.difference,
+        "difference_low": low,
+        "difference_high": high,
+        "p_value": found.p_value,
+    }
+
+
+def plot(rows: Sequence[Row]) -> Figure:
+    """Mean Dice against megabytes and against seconds, a point for each run."""
+    by_run: dict[str, dict[str, Row]] = {}
+    for row in rows:
+        by_run.setdefault(row["run"], {})[row["measure"]] = row
+    against = ("MB on disk", "seconds a case")
+    with panels([MEAN] * len(against)) as (figure, axes):
+        for axis, measure in zip(axes, against, strict=True):
+            for name, (colour, marker) in colours(list(by_run)).items():
+                place, row = by_run[name][measure]["value"], by_run[name][MEAN]
+                axis.plot(place, row["value"], marker, color=colour, label=name, markersize=5)
+                if row["low"] is not None:
+                    axis.plot([place, place], [row["low"], row["high"]], color=colour, linewidth=1)
+            axis.set(xlabel=measure, xscale="log", ylim=(0, 1))
+        below(figure, axes[0])
+    return figure
