@@ -208,7 +208,7 @@ def _without_labels(
     shards: ShardSet, config: FinetuneConfig, chosen: Sequence[LabelledCase]
 ) -> list[LabelledCase]:
     """The studies that only the teacher speaks about: those that are no case of the run."""
-    unknown = dict.fromkeys((*config.tasks, "seg"), math.nan)
+    unknown: dict[str, float] = dict.fromkeys((*config.tasks, "seg"), math.nan)
     studies = [
         LabelledCase(
             key=shards.entry(position).key,

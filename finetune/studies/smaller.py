@@ -131,13 +131,13 @@ def _measure(
 def rows_of(measured: Sequence[Measured]) -> list[Row]:
     """The rows of the study, as `studies.output` describes them."""
     first = measured[0]
+    wanted = {f"Dice {region}": [i] for i, region in enumerate(REGIONS)}
+    wanted[MEAN] = list(range(len(REGIONS)))
     rows = []
     for one in measured:
         about = {"run": one.name, "members": one.members, "cases": len(one.dice)}
-        columns = {f"Dice {region}": i for i, region in enumerate(REGIONS)}
-        for name, column in (*columns.items(), (MEAN, slice(None))):
-            ours, theirs = (each.dice[:, column].reshape(len(each.dice), -1).mean(1)
-                            for each in (one, first))  # fmt: skip
+        for name, columns in wanted.items():
+            ours, theirs = one.dice[:, columns].mean(1), first.dice[:, columns].mean(1)
             row = {**about, "measure": name, **_figure(ours.mean(), bootstrap_mean(ours))}
             rows.append(row if one is first else {**row, **_difference(ours, theirs)})
             if name == MEAN and one is not first:
