@@ -160,7 +160,8 @@ class FinetuneConfig:
     cache: Path | None = None
     """Where a raw folder's shard set is kept; None: OUT/shards."""
     allow_leakage: bool = False
-    """Train on cases that the checkpoint was pretrained on."""
+    """Train on cases that the checkpoint was pretrained on, and let each of a teacher's folds teach
+    whatever it was trained on."""
     seed: int = 0
     arch: ArchConfig = field(default_factory=ArchConfig)
     crop: CropConfig = field(default_factory=CropConfig)

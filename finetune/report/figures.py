@@ -59,11 +59,11 @@ def curves(panels: Mapping[str, Mapping[str, tuple[Sequence[float], Sequence[flo
 
     Args:
         panels: Title → line name (a fold) → steps and values. A title that contains `Dice` gets
-            the axis 0 to 1, any other an axis from 0.
+            the axis 0 to 1, any other an axis from 0. At least one.
     """
     with rc_context(STYLE):
-        figure = Figure(figsize=(4.6 * max(len(panels), 1), 2.9), layout="constrained")
-        axes = figure.subplots(1, max(len(panels), 1), squeeze=False)[0]
+        figure = Figure(figsize=(4.6 * len(panels), 2.9), layout="constrained")
+        axes = figure.subplots(1, len(panels), squeeze=False)[0]
         for axis, (title, lines) in zip(axes, panels.items(), strict=True):
             for number, (name, (x, y)) in enumerate(lines.items()):
                 colour, dots = PALETTE[number % len(PALETTE)], "." if len(x) <= _DOTS else ""

@@ -62,7 +62,7 @@ def render(page: Page) -> str:
         table=_table(page.evaluations, measures),
         caption=page.caption,
         comparison=comparison(charted, measures) if measures else "",
-        curves=curves(page.curves),
+        curves=curves(page.curves) if page.curves else "",  # a pruned run was not trained
         curves_caption=page.curves_caption,
         slices=[(case["title"], case.pop("slices")) for case in cases],
         cases=cases,

@@ -1,7 +1,7 @@
 """What is kept of Dice as models shrink: ensembles, single folds, students, pruned runs.
 
-Notable: all runs predict the same cases on the same machine, one after the other; the first run is
-what the others are compared with. Dice kept is a run's mean Dice over that of the first, its
+Notable: all runs predict each case in turn, so that a busy machine slows them alike; the first run
+is what the others are compared with. Dice kept is a run's mean Dice over that of the first, its
 interval from resamples of the same cases for both.
 """
 
@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import tyro
 from matplotlib.figure import Figure
-from torch import Tensor
 from tqdm import tqdm
 
 from gliomoe.data_shards.building.build import BuildConfig, open_or_build
@@ -33,6 +32,7 @@ from gliomoe.finetune.run import FinetunedRun
 from gliomoe.finetune.studies.output import Row
 from gliomoe.finetune.studies.plots import below, colours, panels
 from gliomoe.models.checkpoint import WEIGHTS
+from gliomoe.models.model import Model
 from gliomoe.models.registry import parameter_counts
 
 MEAN = "Dice mean"
@@ -96,26 +96,39 @@ def measure_runs(config: SmallerConfig) -> list[Measured]:
     for run in runs:
         if not config.allow_leakage:
             refuse_leakage(cases, run.seen(), str(run.path))
-    return [_measure(run, shards, cases, config.device) for run in runs]
+    return _measure(runs, shards, cases, config.device)
 
 
 def _measure(
-    run: FinetunedRun, shards: ShardSet, cases: Sequence[LabelledCase], device: str
-) -> Measured:
-    """Sizes of a run; Dice and seconds of each case."""
-    models = run.models(pick_device(device))
-    cases = with_inputs(models[0], shards, cases, None)
-    # Untimed: what the first prediction loads and sets up.
-    predict_study(models, read_case(shards, cases[0]), run.inference)
-    overlaps: list[Tensor] = []
-    seconds = []
-    for case in tqdm(cases, desc=str(run.path), unit="case", disable=None):
+    runs: Sequence[FinetunedRun], shards: ShardSet, cases: Sequence[LabelledCase], device: str
+) -> list[Measured]:
+    """Sizes of the runs; Dice and seconds of each case, which all predict in turn."""
+    ensembles = [run.models(pick_device(device)) for run in runs]
+    for models, run in zip(ensembles, runs, strict=True):
+        with_inputs(models[0], shards, cases, None)  # refuses what a model cannot take
+        # Untimed: what the first prediction loads and sets up.
+        predict_study(models, read_case(shards, cases[0]), run.inference)
+    overlaps = np.zeros((len(runs), len(cases), len(REGIONS)))
+    seconds = np.zeros((len(runs), len(cases)))
+    for column, case in enumerate(tqdm(cases, unit="case", disable=None)):
         sample = read_case(shards, case)
-        begun = time.perf_counter()
-        prediction = predict_study(models, sample, run.inference)
-        seconds.append(time.perf_counter() - begun)
-        assert prediction.regions is not None and sample.seg is not None
-        overlaps.append(dice(prediction.regions > 0.5, to_regions(sample.seg)))
+        assert sample.seg is not None
+        for row, (models, run) in enumerate(zip(ensembles, runs, strict=True)):
+            begun = time.perf_counter()
+            prediction = predict_study(models, sample, run.inference)
+            seconds[row, column] = time.perf_counter() - begun
+            assert prediction.regions is not None
+            overlaps[row, column] = dice(prediction.regions > 0.5, to_regions(sample.seg))
+    return [
+        _sized(run, models, *figures)
+        for run, models, *figures in zip(runs, ensembles, overlaps, seconds, strict=True)
+    ]
+
+
+def _sized(
+    run: FinetunedRun, models: Sequence[Model], overlaps: np.ndarray, seconds: np.ndarray
+) -> Measured:
+    """The figures of a run with its size."""
     counts = np.array([parameter_counts(model) for model in models]).sum(0)
     return Measured(
         name=str(run.path),
@@ -123,8 +136,8 @@ def _measure(
         parameters=int(counts[0]),
         active=int(counts[1]),
         bytes=sum((folder / WEIGHTS).stat().st_size for folder in run.folders),
-        dice=np.array([overlap.tolist() for overlap in overlaps]),
-        seconds=np.array(seconds),
+        dice=overlaps,
+        seconds=seconds,
     )
 
 
@@ -140,10 +153,10 @@ def rows_of(measured: Sequence[Measured]) -> list[Row]:
             ours, theirs = one.dice[:, columns].mean(1), first.dice[:, columns].mean(1)
             row = {**about, "measure": name, **_figure(ours.mean(), bootstrap_mean(ours))}
             rows.append(row if one is first else {**row, **_difference(ours, theirs)})
-            if name == MEAN and one is not first:
-                kept = ours.sum() / theirs.sum() if theirs.any() else None
-                interval = bootstrap_ratio(ours, theirs)
-                rows.append({**about, "measure": "Dice kept", **_figure(kept, interval)})
+        # The mean came last.
+        kept = ours.sum() / theirs.sum() if theirs.any() else None
+        interval = bootstrap_ratio(ours, theirs)
+        rows.append({**about, "measure": "Dice kept", **_figure(kept, interval)})
         time_ = _figure(one.seconds.mean(), bootstrap_mean(one.seconds))
         rows.append({**about, "measure": "seconds a case", **time_})
         sizes = {
@@ -185,6 +198,6 @@ def plot(rows: Sequence[Row]) -> Figure:
                 axis.plot(place, row["value"], marker, color=colour, label=name, markersize=5)
                 if row["low"] is not None:
                     axis.plot([place, place], [row["low"], row["high"]], color=colour, linewidth=1)
-            axis.set(xlabel=measure, xscale="log", ylim=(0, 1))
+            axis.set(xlabel=measure, xlim=(0, None), ylim=(0, 1))
         below(figure, axes[0])
     return figure

@@ -65,10 +65,11 @@ def test_what_comes_from_outside_is_escaped() -> None:
     assert cases and json.loads(cases[1])[0]["title"] == HOSTILE
 
 
-def test_a_report_without_evaluations_and_scans_has_no_empty_sections() -> None:
+def test_a_report_without_evaluations_scans_and_curves_has_no_empty_sections() -> None:
     from dataclasses import replace
 
-    html = render(replace(page(), evaluations=[], scans=[]))
+    html = render(replace(page(), evaluations=[], scans=[], curves={}))
+    assert "h-training" not in html
     assert "Measured on held-out cases" not in html
     assert "niivue" not in html.partition("<footer>")[0]
 
