@@ -48,13 +48,18 @@ def _read(folder: Path, name: str) -> Evaluation:
         ) from error
     if version != FORMAT:
         raise UsageError(f"{path}: has format {version}, this program reads {FORMAT}")
-    measures = {f"Dice {r}": _interval(found["dice"]) for r, found in metrics["regions"].items()}
-    if metrics["mean_dice"] is not None:
-        measures["Dice mean"] = _interval(metrics["mean_dice"])
-    for task, found in metrics["markers"].items():
-        if auc := found["macro_auc" if task == "grade" else "auc"]:
-            measures[f"AUC {TASK_NAMES[task]}"] = _interval(auc)
-    return Evaluation(name, metrics["cases"], measures)
+    return Evaluation(name, metrics["cases"], measures(metrics))
+
+
+def measures(figures: Mapping[str, Any]) -> dict[str, Interval]:
+    """The Dice and AUC of `metrics.json`, or of one of its groups, as `Dice ET` or `AUC IDH`."""
+    found = {f"Dice {region}": _interval(of["dice"]) for region, of in figures["regions"].items()}
+    if figures["mean_dice"] is not None:
+        found["Dice mean"] = _interval(figures["mean_dice"])
+    for task, marker in figures["markers"].items():
+        if auc := marker["macro_auc" if task == "grade" else "auc"]:
+            found[f"AUC {TASK_NAMES[task]}"] = _interval(auc)
+    return found
 
 
 def _interval(found: Mapping[str, Any]) -> Interval:
@@ -84,9 +89,13 @@ def as_text(evaluations: Sequence[Evaluation]) -> str:
         cells = [cell(one.measures.get(name)) for name in names]
         rows.append([one.name, str(one.cases), *(value for value, _ in cells)])
         rows.append(["", "", *(interval for _, interval in cells)])
+    return "\n".join(aligned(rows))
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows of cells as lines, the first of them ruled off as the header."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    rows.insert(1, ["-" * width for width in widths])
-    return "\n".join(
+    return [
         "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    )
+        for row in (rows[0], ["-" * width for width in widths], *rows[1:])
+    ]
