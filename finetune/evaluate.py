@@ -77,6 +77,9 @@ class EvaluateConfig:
     """Measure on cases that the run has seen."""
     flips: bool = False
     """Test-time augmentation: average over all flips along the axes, at eight times the work."""
+    draws: int = 0
+    """Monte Carlo dropout: predict so often with dropout switched on and take the mean; 0: once,
+    without."""
     device: str = "auto"
     """`auto`: the GPU if there is one."""
 
@@ -96,7 +99,8 @@ def evaluate(config: EvaluateConfig, provenance: dict[str, Any]) -> dict[str, An
             another run needs other preprocessing.
     """
     run, *others = (
-        FinetunedRun.open(path).flipping(config.flips) for path in (config.run, *config.against)
+        FinetunedRun.open(path).averaging(config.flips, config.draws)
+        for path in (config.run, *config.against)
     )
     cache = config.cache or config.out / "shards"
     shards, cases = open_cases(

@@ -38,12 +38,21 @@ def read_evaluations(folders: Sequence[Path]) -> list[Evaluation]:
 
 
 def folder_names(folders: Sequence[Path]) -> list[str]:
-    """Folders by their own name, or where two share one, with that of the folder they are in."""
+    """Folders by their own name, with those of the folders above as far as it takes to differ.
+
+    Raises:
+        UsageError: If one is given twice.
+    """
     resolved = [folder.resolve() for folder in folders]
-    names = [folder.name for folder in resolved]
-    if len(set(names)) < len(names):
-        names = [f"{folder.parent.name}/{folder.name}" for folder in resolved]
-    return names
+    for folder, place in zip(folders, resolved, strict=True):
+        if resolved.count(place) > 1:
+            raise UsageError(f"{folder}: is given twice")
+    depth = 1
+    while True:
+        names = ["/".join(place.parts[-depth:]) for place in resolved]
+        if len(set(names)) == len(names):
+            return names
+        depth += 1
 
 
 def read_metrics(folder: Path) -> dict[str, Any]:

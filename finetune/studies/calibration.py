@@ -115,8 +115,8 @@ def plot(evaluations: Sequence[Evaluated]) -> Figure:
             _reliability(axis, fitted["before"], "before", "#8c959f", "s")
             if not fitted["reason"]:
                 _reliability(axis, fitted["after"], "after", PALETTE[0], "o")
-            axis.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), aspect="equal")
-            axis.set(xlabel="predicted", ylabel="observed")
+            axis.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
+            axis.set(xticks=[0, 0.5, 1], yticks=[0, 0.5, 1], xlabel="predicted", ylabel="observed")
         below(figure, axes)
     return figure
 

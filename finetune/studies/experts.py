@@ -34,6 +34,7 @@ from gliomoe.finetune.studies.plots import distinct, panels
 from gliomoe.finetune.studies.scores import ModelStudyConfig, difference, ends
 from gliomoe.models.features import Routing
 from gliomoe.models.model import Model
+from gliomoe.models.moe.router import Router
 
 TISSUES = {"NCR": 1, "ED": 2, "ET": 3, "healthy": 0}
 """Tissue → canonical label; background voxels count nowhere."""
@@ -84,6 +85,8 @@ def study_experts(config: ExpertsConfig, provenance: dict[str, Any]) -> dict[str
     """
     run = FinetunedRun.open(config.run)
     model = run.models(pick_device(config.device))[0]
+    if not any(isinstance(part, Router) for part in model.modules()):
+        raise UsageError(f"{config.run}: {model.config['name']} has no mixture of experts")
     shards, cases = open_cases(
         [run],
         config.data,
@@ -97,12 +100,8 @@ def study_experts(config: ExpertsConfig, provenance: dict[str, Any]) -> dict[str
     cases = with_inputs(model, shards, cases, config.genes)
     found: dict[str, list[Overlap]] = {}
     for case in tqdm(cases, desc="experts", unit="case", disable=None):
-        layers = overlaps(model, read_case(shards, case), run.inference)
-        if not layers:
-            name = model.config["name"]
-            raise UsageError(f"{config.run}: {name} has no mixture of experts")
-        for layer, overlap in layers.items():
-            found.setdefault(layer, []).append(overlap)
+        for layer, of_case in overlaps(model, read_case(shards, case), run.inference).items():
+            found.setdefault(layer, []).append(of_case)
     rows = [row for layer, per_case in found.items() for row in _rows(layer, per_case)]
     settings = {
         "run": str(config.run),
@@ -202,6 +201,18 @@ def _rows(layer: str, per_case: Sequence[Overlap]) -> list[Row]:
             row |= {"chance": float(random.mean()), **difference(wilcoxon_test(ours, random))}
             rows.append(row)
     return rows
+
+
+def summary(content: dict[str, Any]) -> dict[str, Any]:
+    """The study for a terminal: of each layer and tissue the expert furthest above chance."""
+    best: dict[tuple[str, str], Row] = {}
+    for row in content["rows"]:
+        key = row["layer"], row["measure"]
+        known = row.get("difference") is not None
+        if known and (key not in best or row["difference"] > best[key]["difference"]):
+            best[key] = row
+    shown = [row for row in content["rows"] if any(row is one for one in best.values())]
+    return {**content, "rows": shown}
 
 
 def plot(rows: Sequence[Row]) -> Figure:

@@ -112,9 +112,9 @@ def plot(rows: Sequence[Row]) -> Figure:
         invented = {row["run"]: row for row in rows if row["measure"] == INVENTED}
         for place, (name, (colour, marker)) in enumerate(colours(names).items()):
             row = invented[name]
-            axes[1].plot(place, row["value"], color=colour, marker=marker)
+            axes[1].plot(place, row["value"], color=colour, marker=marker, markersize=4)
             if row["low"] is not None:
-                axes[1].plot([place, place], [row["low"], row["high"]], color=colour)
+                axes[1].plot([place, place], [row["low"], row["high"]], color=colour, linewidth=1)
         axes[1].set(xlim=(-0.5, len(names) - 0.5), ylim=(0, None), xticks=[])
         below(figure, axes)
     return figure

@@ -81,17 +81,17 @@ def study_shift(config: ShiftConfig, provenance: dict[str, Any]) -> dict[str, An
     Raises:
         UsageError: If the runs do not fit the cohorts.
     """
-    runs = [FinetunedRun.open(path).flipping(config.flips) for path in config.runs]
+    cohorts, names = folder_names(config.data), folder_names(config.runs)
+    runs = [FinetunedRun.open(path).averaging(config.flips) for path in config.runs]
     members = [run.models(pick_device(config.device)) for run in runs]
-    names = dict(zip(folder_names(config.runs), zip(runs, members, strict=True), strict=True))
-    cohorts = folder_names(config.data)
+    known = dict(zip(names, zip(runs, members, strict=True), strict=True))
     opened = [_open(config, number, cohort, runs) for number, cohort in enumerate(cohorts)]
     rows: list[Row] = []
     for number, (cohort, (shards, cases)) in enumerate(zip(cohorts, opened, strict=True)):
         for models in members:
             genes = config.genes if models[0].genes else None
             cases = with_inputs(models[0], shards, cases, genes)
-        found = _scores(shards, cases, names, config.conditions(number), config.seed, cohort)
+        found = _scores(shards, cases, known, config.conditions(number), config.seed, cohort)
         rows += _rows(cohort, found)
     settings = {
         "runs": [str(path) for path in config.runs],
@@ -147,9 +147,23 @@ def _rows(cohort: str, found: dict[str, dict[Condition, list[CaseScores]]]) -> l
     return rows
 
 
+def summary(content: dict[str, Any]) -> dict[str, Any]:
+    """The study for a terminal: scans untouched and at the highest severity, mean Dice and AUC."""
+    rows = [
+        row
+        for row in content["rows"]
+        if row["severity"] in (0, HIGHEST) and _summed_up(row["measure"])
+    ]
+    return {**content, "rows": rows}
+
+
+def _summed_up(measure: str) -> bool:
+    return measure == "Dice mean" or measure.startswith("AUC")
+
+
 def plot(rows: Sequence[Row]) -> Figure:
     """A row of panels for each measure: mean Dice and AUC by cohort and by severity."""
-    measures = [m for m in measured(rows) if m == "Dice mean" or m.startswith("AUC")]
+    measures = [measure for measure in measured(rows) if _summed_up(measure)]
     names, cohorts = distinct(rows, "run"), distinct(rows, "cohort")
     columns = ["cohort"] if len(cohorts) > 1 else []
     columns += [c for c in distinct(rows, "corruption") if c != CLEAN[0]]

@@ -62,7 +62,7 @@ def study_subsets(config: SubsetsConfig, provenance: dict[str, Any]) -> dict[str
         UsageError: If the model needs certain sequences, a case lacks one that was named, or there
             are fewer than two or more than `MOST`.
     """
-    run = FinetunedRun.open(config.run).flipping(config.flips)
+    run = FinetunedRun.open(config.run).averaging(config.flips)
     models = run.models(pick_device(config.device))
     if needed := models[0].encoder.sequences:
         name = models[0].config["name"]

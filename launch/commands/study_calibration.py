@@ -3,9 +3,9 @@
 import json
 from dataclasses import dataclass
 
+from gliomoe.finetune.studies.calibration import study_calibration
 from gliomoe.finetune.studies.evaluations import EvaluationStudyConfig
 from gliomoe.finetune.studies.output import as_text
-from gliomoe.finetune.studies.calibration import study_calibration
 from gliomoe.launch.runs import machine
 
 EXAMPLE = "gliomoe study calibration results/pretrained results/scratch --out studies/calibration"

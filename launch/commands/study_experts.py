@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass
 
-from gliomoe.finetune.studies.experts import ExpertsConfig, study_experts
+from gliomoe.finetune.studies.experts import ExpertsConfig, study_experts, summary
 from gliomoe.finetune.studies.output import as_text
 from gliomoe.launch.runs import machine
 
@@ -24,5 +24,5 @@ class Options(ExpertsConfig):
 def run(options: Options) -> int:
     """Study and print."""
     content = study_experts(options, machine())
-    print(json.dumps(content, indent=2) if options.json else as_text(content))
+    print(json.dumps(content, indent=2) if options.json else as_text(summary(content)))
     return 0

@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 
 from gliomoe.finetune.studies.output import as_text
-from gliomoe.finetune.studies.shift import ShiftConfig, study_shift
+from gliomoe.finetune.studies.shift import ShiftConfig, study_shift, summary
 from gliomoe.launch.runs import machine
 
 EXAMPLE = (
@@ -24,5 +24,5 @@ class Options(ShiftConfig):
 def run(options: Options) -> int:
     """Study and print."""
     content = study_shift(options, machine())
-    print(json.dumps(content, indent=2) if options.json else as_text(content))
+    print(json.dumps(content, indent=2) if options.json else as_text(summary(content)))
     return 0

@@ -15,25 +15,31 @@ NUMBERS = range(20, 26)
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory, ball_shards, write_labels) -> Path:
-    """A checkpoint `run`, `cases` of six ball studies, their `labels.tsv`."""
+    """Checkpoints `run` and `genomic` (mdl_ca), `cases` of six ball studies, their `labels.tsv`."""
     folder = tmp_path_factory.mktemp("studies")
     shards = ball_shards(NUMBERS)
     (folder / "cases").symlink_to(shards)
     torch.manual_seed(0)
+    models = {
+        "run": create_model("gliomoe_tiny", ("seg", "idh", "grade"), patch_size=4),
+        "genomic": create_model("mdl_ca", ("idh",), sequences=["t1"], layers=[1, 1, 1, 1],
+                                growth=4, stem_channels=8, width=16),
+    }  # fmt: skip
     training = {
         "kind": "finetune",
         "window": [20, 20, 20],
         "thresholds": {"idh": 0.5},
         "temperatures": {"idh": {"value": 2.0, "cases": 20, "reason": None}},
     }
-    save_checkpoint(
-        folder / "run",
-        create_model("gliomoe_tiny", ("seg", "idh", "grade"), patch_size=4),
-        training=training,
-        preprocessing=json.loads((shards / "dataset.json").read_text())["preprocess"],
-        sequences=["t1", "flair"],
-        card="a test",
-    )
+    for name, model in models.items():
+        save_checkpoint(
+            folder / name,
+            model,
+            training=training,
+            preprocessing=json.loads((shards / "dataset.json").read_text())["preprocess"],
+            sequences=["t1", "flair"],
+            card="a test",
+        )
     write_labels(folder / "labels.tsv", NUMBERS)
     return folder
 

@@ -124,3 +124,9 @@ def test_folders_that_are_no_evaluation(evaluation, tmp_path, capsys):
     assert main(["study", "satellites", str(cut), "--out", str(tmp_path / "o")]) == 2
     assert "5 cases, metrics.json has 6; evaluate again" in capsys.readouterr().err
     assert not (tmp_path / "o").exists()
+
+
+def test_dropout_is_drawn_where_there_is_some(folder, tmp_path, capsys):
+    call = ["evaluate", str(folder / "run"), "--data", str(folder / "cases"), "--draws", "2"]
+    assert main([*call, "--out", str(tmp_path)]) == 2
+    assert "the model has no dropout layer" in capsys.readouterr().err

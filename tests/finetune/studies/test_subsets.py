@@ -70,3 +70,18 @@ def test_wrong_sequences_are_one_line(folder, tmp_path, capsys, more, message):
     shown = capsys.readouterr().err
     assert message in shown and shown.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("study", "message"),
+    [
+        ("subsets", "mdl_ca needs t1 and takes no subsets"),
+        ("experts", "mdl_ca has no mixture of experts"),
+    ],
+)
+def test_a_model_that_has_no_part_for_a_study(folder, tmp_path, capsys, study, message):
+    call = [study, str(folder / "genomic"), *command(folder, tmp_path / "out")[3:]]
+    assert main(["study", *call]) == 2
+    shown = capsys.readouterr().err
+    assert message in shown and shown.count("\n") == 1
+    assert not (tmp_path / "out").exists()
