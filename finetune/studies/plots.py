@@ -83,19 +83,35 @@ def lines(rows: Sequence[Row], x: str, line: str, xlabel: str) -> Figure:
             of_measure = [row for row in rows if row["measure"] == title]
             draw_lines(axis, of_measure, x, line, names)
             axis.set_xlabel(xlabel)
-        below(figure, axes)
+        below(figure, *axes)
     return figure
 
 
-def draw_lines(axis: Axes, rows: Sequence[Row], x: str, line: str, names: Sequence[str]) -> None:
-    """The rows of one measure in one panel; its y axis is 0 to 1 for Dice and AUC."""
+def draw_lines(
+    axis: Axes,
+    rows: Sequence[Row],
+    x: str,
+    line: str,
+    names: Sequence[str],
+    joined: bool = True,
+) -> None:
+    """The rows of one measure in one panel; its y axis is 0 to 1 for Dice and AUC.
+
+    Args:
+        axis: The panel.
+        rows: Of the measure.
+        x: Column along the x axis.
+        line: Column that tells the lines apart.
+        names: Its values, in the order of their colours.
+        joined: Whether the points are; those of names without an order are not.
+    """
     places = distinct(rows, x)
     for number, (name, (colour, marker)) in enumerate(colours(names).items()):
         own = [row for row in rows if row[line] == name and row["value"] is not None]
         beside = 0.08 * (number - (len(names) - 1) / 2)
         at = [places.index(row[x]) + beside for row in own]
         axis.plot(at, [row["value"] for row in own], color=colour, marker=marker, markersize=4,
-                  label=name, clip_on=False)  # fmt: skip
+                  label=name, clip_on=False, linestyle="-" if joined else "")  # fmt: skip
         for place, row in zip(at, own, strict=True):
             if row["low"] is not None:
                 axis.plot([place, place], [row["low"], row["high"]], color=colour, linewidth=1)
@@ -143,8 +159,8 @@ def distinct(rows: Sequence[Row], column: str) -> list[Any]:
     return list(dict.fromkeys(row[column] for row in rows))
 
 
-def below(figure: Figure, axes: Sequence[Axes]) -> None:
-    """One legend of all panels below them; none for a single line."""
+def below(figure: Figure, *axes: Axes) -> None:
+    """One legend of these panels below all; none for a single line."""
     shown: dict[str, Any] = {}
     for axis in axes:
         handles, labels = axis.get_legend_handles_labels()
