@@ -5,7 +5,7 @@ Notable: rows without a `value` leave a gap. The bars are 95 % intervals.
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
@@ -15,12 +15,19 @@ from gliomoe.finetune.report.figures import PALETTE
 from gliomoe.finetune.report.figures import STYLE as REPORT_STYLE
 from gliomoe.finetune.studies.output import Row
 
+if TYPE_CHECKING:  # older releases of matplotlib lack it
+    from matplotlib.typing import RcKeyType
+
 INK, RULE = "#24292f", "#d0d7de"
 MARKERS = "osD^vP"
-STYLE = {
+STYLE: "dict[RcKeyType, str | float]" = {
     **REPORT_STYLE,
-    **dict.fromkeys(("axes.labelcolor", "text.color", "xtick.color", "ytick.color"), INK),
-    **dict.fromkeys(("axes.edgecolor", "grid.color"), RULE),
+    "axes.labelcolor": INK,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.edgecolor": RULE,
+    "grid.color": RULE,
     "axes.titlesize": 9,
     "axes.axisbelow": True,
 }
