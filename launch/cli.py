@@ -35,6 +35,12 @@ COMMANDS = {
     "pull": "fetch a published checkpoint, checked by sha256",
     "finetune": "adapt a checkpoint, or train from scratch, on a few labelled cases",
     "evaluate": "measure a fine-tuned run on labelled cases, with error bars",
+    "study subsets": "measure a run on every subset of the MRI sequences",
+    "study shift": "measure runs on other cohorts, and on scans corrupted by degrees",
+    "study experts": "compare the experts that tokens choose with the parts of the tumour",
+    "study satellites": "count satellite lesions found by size, and lesions invented",
+    "study calibration": "show how far probabilities of markers can be taken at their word",
+    "study uncertainty": "show whether models know when they are wrong",
     "predict": "segment a case and give its markers, in its own space",
     "report": "write a run, its figures and a prediction as one HTML file",
     "models": "list the models with their sizes, FLOPs and papers",
@@ -118,7 +124,8 @@ def _command(args: list[str]) -> tuple[str, list[str]]:
             return name, args[words:]
     group = [name for name in COMMANDS if name.startswith(f"{args[0]} ")]
     if group:
-        lines = "\n".join(f"  gliomoe {name:16s} {COMMANDS[name]}" for name in group)
+        width = max(map(len, group))
+        lines = "\n".join(f"  gliomoe {name:{width}s}  {COMMANDS[name]}" for name in group)
         if args[1:] in (["-h"], ["--help"]):
             print(lines)
             raise SystemExit(0)

@@ -30,17 +30,40 @@ def read_evaluations(folders: Sequence[Path]) -> list[Evaluation]:
     Raises:
         UsageError: If a folder holds no `metrics.json` of this format.
     """
+    names = folder_names(folders)
+    return [
+        Evaluation(name, metrics["cases"], measures(metrics))
+        for name, metrics in zip(names, map(read_metrics, folders), strict=True)
+    ]
+
+
+def folder_names(folders: Sequence[Path]) -> list[str]:
+    """Folders by their own name, with those of the folders above as far as it takes to differ.
+
+    Raises:
+        UsageError: If one is given twice.
+    """
     resolved = [folder.resolve() for folder in folders]
-    names = [folder.name for folder in resolved]
-    if len(set(names)) < len(names):
-        names = [f"{folder.parent.name}/{folder.name}" for folder in resolved]
-    return [_read(folder, name) for folder, name in zip(folders, names, strict=True)]
+    for folder, place in zip(folders, resolved, strict=True):
+        if resolved.count(place) > 1:
+            raise UsageError(f"{folder}: is given twice")
+    depth = 1
+    while True:
+        names = ["/".join(place.parts[-depth:]) for place in resolved]
+        if len(set(names)) == len(names):
+            return names
+        depth += 1
 
 
-def _read(folder: Path, name: str) -> Evaluation:
+def read_metrics(folder: Path) -> dict[str, Any]:
+    """The `metrics.json` of a folder.
+
+    Raises:
+        UsageError: If there is none, or none of this format.
+    """
     path = folder / METRICS
     try:
-        metrics = json.loads(path.read_text("utf-8"))
+        metrics: dict[str, Any] = json.loads(path.read_text("utf-8"))
         version = metrics["format"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(
@@ -48,13 +71,18 @@ def _read(folder: Path, name: str) -> Evaluation:
         ) from error
     if version != FORMAT:
         raise UsageError(f"{path}: has format {version}, this program reads {FORMAT}")
-    measures = {f"Dice {r}": _interval(found["dice"]) for r, found in metrics["regions"].items()}
-    if metrics["mean_dice"] is not None:
-        measures["Dice mean"] = _interval(metrics["mean_dice"])
-    for task, found in metrics["markers"].items():
-        if auc := found["macro_auc" if task == "grade" else "auc"]:
-            measures[f"AUC {TASK_NAMES[task]}"] = _interval(auc)
-    return Evaluation(name, metrics["cases"], measures)
+    return metrics
+
+
+def measures(figures: Mapping[str, Any]) -> dict[str, Interval]:
+    """The Dice and AUC of `metrics.json`, or of one of its groups, as `Dice ET` or `AUC IDH`."""
+    found = {f"Dice {region}": _interval(of["dice"]) for region, of in figures["regions"].items()}
+    if figures["mean_dice"] is not None:
+        found["Dice mean"] = _interval(figures["mean_dice"])
+    for task, marker in figures["markers"].items():
+        if auc := marker["macro_auc" if task == "grade" else "auc"]:
+            found[f"AUC {TASK_NAMES[task]}"] = _interval(auc)
+    return found
 
 
 def _interval(found: Mapping[str, Any]) -> Interval:
@@ -84,9 +112,13 @@ def as_text(evaluations: Sequence[Evaluation]) -> str:
         cells = [cell(one.measures.get(name)) for name in names]
         rows.append([one.name, str(one.cases), *(value for value, _ in cells)])
         rows.append(["", "", *(interval for _, interval in cells)])
+    return "\n".join(aligned(rows))
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows of cells as lines, the first of them ruled off as the header."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    rows.insert(1, ["-" * width for width in widths])
-    return "\n".join(
+    return [
         "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    )
+        for row in (rows[0], ["-" * width for width in widths], *rows[1:])
+    ]

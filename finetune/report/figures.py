@@ -24,7 +24,7 @@ _DOTS = 30
 
 # Colours that no chart uses stand for the page's own and are replaced in the SVG.
 _INK, _RULE = "#010203", "#040506"
-_STYLE: "dict[RcKeyType, str | float]" = {
+STYLE: "dict[RcKeyType, str | float]" = {
     "svg.fonttype": "none",
     "svg.hashsalt": "gliomoe",
     "font.size": 9,
@@ -61,7 +61,7 @@ def curves(panels: Mapping[str, Mapping[str, tuple[Sequence[float], Sequence[flo
         panels: Title → line name (a fold) → steps and values. A title that contains `Dice` gets
             the axis 0 to 1, any other an axis from 0.
     """
-    with rc_context(_STYLE):
+    with rc_context(STYLE):
         figure = Figure(figsize=(4.6 * max(len(panels), 1), 2.9), layout="constrained")
         axes = figure.subplots(1, max(len(panels), 1), squeeze=False)[0]
         for axis, (title, lines) in zip(axes, panels.items(), strict=True):
@@ -84,7 +84,7 @@ def comparison(evaluations: Mapping[str, Mapping[str, Interval]], measures: Sequ
     names, columns = list(evaluations), min(len(measures), 4)
     rows = -(-len(measures) // columns)
     height = rows * (0.75 + 0.3 * len(names))
-    with rc_context(_STYLE):
+    with rc_context(STYLE):
         layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.08)
         figure = Figure(figsize=(9.2, height), layout=layout)
         grid = figure.subplots(rows, columns, sharey=True, squeeze=False).ravel()
