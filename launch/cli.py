@@ -36,9 +36,15 @@ COMMANDS = {
     "finetune": "adapt a checkpoint, or train from scratch, on a few labelled cases",
     "prune": "drop the least used experts of a fine-tuned run",
     "evaluate": "measure a fine-tuned run on labelled cases, with error bars",
+    "study subsets": "measure a run on every subset of the MRI sequences",
+    "study shift": "measure runs on other cohorts, and on scans corrupted by degrees",
+    "study experts": "compare the experts that tokens choose with the parts of the tumour",
+    "study satellites": "count satellite lesions found by size, and lesions invented",
+    "study calibration": "show how far probabilities of markers can be taken at their word",
+    "study uncertainty": "show whether models know when they are wrong",
+    "study smaller": "compare runs by Dice, size and time: ensembles, students, pruned experts",
     "predict": "segment a case and give its markers, in its own space",
     "report": "write a run, its figures and a prediction as one HTML file",
-    "study smaller": "compare runs by Dice, size and time: ensembles, students, pruned experts",
     "models": "list the models with their sizes, FLOPs and papers",
     "bench loader": "measure how fast crops are read, beside other libraries",
 }
@@ -120,7 +126,8 @@ def _command(args: list[str]) -> tuple[str, list[str]]:
             return name, args[words:]
     group = [name for name in COMMANDS if name.startswith(f"{args[0]} ")]
     if group:
-        lines = "\n".join(f"  gliomoe {name:16s} {COMMANDS[name]}" for name in group)
+        width = max(map(len, group))
+        lines = "\n".join(f"  gliomoe {name:{width}s}  {COMMANDS[name]}" for name in group)
         if args[1:] in (["-h"], ["--help"]):
             print(lines)
             raise SystemExit(0)

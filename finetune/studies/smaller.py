@@ -15,13 +15,12 @@ import tyro
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from gliomoe.data_shards.building.build import BuildConfig, open_or_build
 from gliomoe.data_shards.errors import UsageError
 from gliomoe.data_shards.labels import REGIONS, to_regions
-from gliomoe.data_shards.preprocess import PreprocessConfig
 from gliomoe.data_shards.reading.indexed import ShardSet
-from gliomoe.finetune.cases import LabelledCase, labelled_cases, refuse_leakage
+from gliomoe.finetune.cases import LabelledCase
 from gliomoe.finetune.dataset import read_case
+from gliomoe.finetune.evaluate import open_cases
 from gliomoe.finetune.inference import predict_study
 from gliomoe.finetune.inputs import with_inputs
 from gliomoe.finetune.metrics.intervals import bootstrap_mean, bootstrap_ratio
@@ -85,17 +84,11 @@ def measure_runs(config: SmallerConfig) -> list[Measured]:
     for run in runs:
         if "seg" not in run.tasks:
             raise UsageError(f"{run.path}: does not segment (it learned {', '.join(run.tasks)})")
-        if run.preprocessing != runs[0].preprocessing:
-            raise UsageError(f"{run.path}: preprocesses its cases otherwise than {runs[0].path}")
-    shards = open_or_build(
-        config.data,
-        config.cache or config.out / "shards",
-        BuildConfig(keep_ids=True, preprocess=PreprocessConfig.from_json(runs[0].preprocessing)),
-    )
-    cases = labelled_cases(shards, None, ["seg"])
-    for run in runs:
-        if not config.allow_leakage:
-            refuse_leakage(cases, run.seen(), str(run.path))
+    cache = config.cache or config.out / "shards"
+    shards, labelled = open_cases(runs, config.data, None, cache, config.allow_leakage)
+    cases = [case for case in labelled if case.targets.get("seg") == 1]
+    if not cases:
+        raise UsageError(f"{config.data}: no case has a segmentation")
     return _measure(runs, shards, cases, config.device)
 
 
