@@ -37,6 +37,7 @@ COMMANDS = {
     "evaluate": "measure a fine-tuned run on labelled cases, with error bars",
     "predict": "segment a case and give its markers, in its own space",
     "report": "write a run, its figures and a prediction as one HTML file",
+    "study shots": "what pretraining gains by the number of labelled cases, over seeds",
     "models": "list the models with their sizes, FLOPs and papers",
     "bench loader": "measure how fast crops are read, beside other libraries",
 }
