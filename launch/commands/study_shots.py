@@ -1,6 +1,5 @@
 """`gliomoe study shots`: what an arm gains over a baseline by the number of labelled cases."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,11 +33,10 @@ class Options(StudyConfig):
 
 def run(options: Options) -> int:
     """Run the grid and print the table."""
-    from gliomoe.finetune.studies.output import as_text
     from gliomoe.launch.studies.arms import read_arms
     from gliomoe.launch.studies.plots import shots_figure
     from gliomoe.launch.studies.rows import grid_rows
-    from gliomoe.launch.studies.study import fill, make_grid, planned, write
+    from gliomoe.launch.studies.study import fill, make_grid, planned, tell
 
     arms = read_arms(options.arms, options.arm_settings)
     if options.baseline not in [arm.name for arm in arms]:
@@ -50,7 +48,5 @@ def run(options: Options) -> int:
         print(planned(grid))
         return 0
     fill(options, grid, "study shots", _FREE)
-    rows = grid_rows(grid, options.baseline)
-    content = write(options, grid, "shots", rows, shots_figure, {})
-    print(json.dumps(content, indent=2) if options.json else as_text(content))
+    tell(options, "shots", grid_rows(grid, options.baseline), shots_figure)
     return 0

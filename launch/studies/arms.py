@@ -27,25 +27,26 @@ class Arm:
     """What it changes of the study's fine-tuning."""
 
 
-def read_arms(texts: Sequence[str], settings: Path | None) -> list[Arm]:
+def read_arms(texts: Sequence[str], settings: Path | None, option: str = "arms") -> list[Arm]:
     """Arms from the command line.
 
     Args:
         texts: `NAME=SOURCE`, or `NAME=SOURCE:frozen` for an encoder that keeps its weights.
         settings: TOML file with a table of changes for each arm that has some.
+        option: That they come from, for messages.
 
     Raises:
         UsageError: If one cannot be read, or the file names another arm.
     """
     tables = read_tables(settings) if settings else {}
     arms = []
-    for name, value in pairs(texts, "arms").items():
+    for name, value in pairs(texts, option).items():
         source = value.removesuffix(FROZEN)
         frozen = {"freeze": "encoder"} if source != value else {}
         arms.append(Arm(name, source, merged(frozen, tables.pop(name, {}))))
     if tables:
         known = ", ".join(arm.name for arm in arms)
-        raise UsageError(f"{settings}: there is no arm {', '.join(tables)}; arms: {known}")
+        raise UsageError(f"{settings}: tables for {', '.join(tables)}, but there are {known}")
     return arms
 
 

@@ -30,6 +30,8 @@ class StudyConfig:
     """CSV or TSV with the cases' labels; without it those that the data carry themselves."""
     test_labels: tuple[str, ...] = ()
     """Label tables of test cohorts that carry none themselves, as `A=TABLE`."""
+    test_genes: tuple[str, ...] = ()
+    """Gene tables of test cohorts, for models that take them (mdl_ca), as `A=TABLE`."""
     finetune: tuple[str, ...] = ("gliomoe_20shot",)
     """Fine-tuning: a preset or TOML file, then changes, as `quickstart train.epochs=8`."""
     seeds: int = 5
@@ -45,6 +47,18 @@ class StudyConfig:
         """Refuse what cannot work."""
         if self.seeds < 1 or self.parallel < 1:
             raise ValueError("seeds and parallel must be at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainStudyConfig(StudyConfig):
+    """Options of studies that pretrain too."""
+
+    unlabelled: tuple[str, ...]
+    """Shard sets to pretrain on, folders or URLs."""
+    pretrain: tuple[str, ...] = ("gliomoe_tiny",)
+    """Pretraining: a preset or TOML file, then changes, as `quickstart run.steps=500`."""
+    shots: tuple[int, ...] = (20,)
+    """Labelled cases to fine-tune on; those of a seed are nested."""
 
 
 def pairs(texts: Sequence[str], option: str) -> dict[str, str]:
@@ -94,12 +108,19 @@ def nested(settings: Mapping[str, Any]) -> Table:
 
 
 def merged(table: Mapping[str, Any], changes: Mapping[str, Any]) -> Table:
-    """A table with the values of another in their places, section by section."""
+    """A table with the values of another in their places, section by section.
+
+    A list called `set`, as `model.set` of pretraining, holds settings by name and is added to.
+    """
     result = dict(table)
     for key, value in changes.items():
         before = result.get(key)
-        both = isinstance(before, Mapping) and isinstance(value, Mapping)
-        result[key] = merged(before, value) if both else value  # type: ignore[arg-type]
+        if isinstance(before, Mapping) and isinstance(value, Mapping):
+            result[key] = merged(before, value)
+        elif key == "set" and isinstance(before, list) and isinstance(value, list):
+            result[key] = [*before, *value]
+        else:
+            result[key] = value
     return result
 
 

@@ -34,6 +34,7 @@ from gliomoe.finetune.run import SUMMARY
 from gliomoe.launch.commands import finetune
 from gliomoe.launch.options import to_table
 from gliomoe.launch.runs import RECORD, claim, machine
+from gliomoe.launch.studies.config import StudyConfig, pairs
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +48,7 @@ class Cohort:
     name: str
     data: Path
     labels: Path | None
+    genes: Path | None
 
 
 @dataclass(frozen=True)
@@ -173,7 +175,7 @@ class Grid:
                 data=cohort.data,
                 out=self.evaluation(cell, cohort),
                 labels=cohort.labels,
-                genes=options.genes,
+                genes=cohort.genes,
                 cache=options.cache,
                 device=options.train.device,
             )
@@ -235,15 +237,22 @@ def _interruptible() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def read_cohorts(tests: Mapping[str, str], labels: Mapping[str, str]) -> tuple[Cohort, ...]:
-    """Test cohorts and their label tables.
+def read_cohorts(config: StudyConfig) -> tuple[Cohort, ...]:
+    """Test cohorts with their tables.
 
     Raises:
-        UsageError: If a table is for no cohort.
+        UsageError: If there is none, or a table is for no cohort.
     """
-    if unknown := sorted(set(labels) - set(tests)):
-        raise UsageError(f"--test_labels: there is no cohort {unknown[0]}; give it by --test")
+    tests = pairs(config.test, "test")
+    if not tests:
+        raise UsageError("--test: give a cohort to measure on, as A=DIR")
+    tables = {}
+    for option in ("test_labels", "test_genes"):
+        found = pairs(getattr(config, option), option)
+        if unknown := sorted(set(found) - set(tests)):
+            raise UsageError(f"--{option}: there is no cohort {unknown[0]}; give it by --test")
+        tables[option] = {name: Path(table) for name, table in found.items()}
     return tuple(
-        Cohort(name, Path(folder), Path(labels[name]) if name in labels else None)
-        for name, folder in tests.items()
+        Cohort(name, Path(data), tables["test_labels"].get(name), tables["test_genes"].get(name))
+        for name, data in tests.items()
     )

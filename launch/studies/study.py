@@ -1,12 +1,12 @@
 """From options to results: everything is checked before the first run, then the grid is filled."""
 
+import json
 import logging
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from matplotlib.figure import Figure
 
@@ -17,21 +17,23 @@ from gliomoe.data_shards.label_table import shown
 from gliomoe.data_shards.preprocess import PreprocessConfig
 from gliomoe.finetune.cases import known_tasks, labelled_cases, refuse_leakage
 from gliomoe.finetune.splits import Splits, check_folds, read_splits, write_splits
-from gliomoe.finetune.studies.output import Row, write_study
+from gliomoe.finetune.studies.output import Row, as_text, write_study
 from gliomoe.finetune.train import Prepared, prepare
 from gliomoe.launch.commands.finetune import Options
 from gliomoe.launch.options import to_table
 from gliomoe.launch.runs import claim, machine, release
 from gliomoe.launch.studies.arms import Arm, finetune_options
-from gliomoe.launch.studies.config import StudyConfig, pairs
+from gliomoe.launch.studies.config import StudyConfig
 from gliomoe.launch.studies.draws import draw
 from gliomoe.launch.studies.grid import Cohort, Grid, read_cohorts, told_to
+from gliomoe.launch.studies.pretraining import Pretraining, scratch_arm
 from gliomoe.launch.studies.rows import CONVENTIONS
 from gliomoe.models.checkpoint import FINGERPRINTS
+from gliomoe.models.errors import ModelError
 
 log = logging.getLogger(__name__)
 
-FREE = ("seeds", "test", "test_labels", "parallel", "dry_run", "json")
+FREE = ("seeds", "test", "test_labels", "test_genes", "parallel", "dry_run", "json")
 """Settings that may change when a study goes on: more seeds and cohorts are added to what is there,
 and each run and evaluation refuses a change that concerns it."""
 
@@ -48,15 +50,12 @@ def make_grid(config: StudyConfig, arms: Sequence[Arm], shots: Sequence[int]) ->
         raise UsageError("a study needs something to compare; see --help")
     if not shots or len(set(shots)) < len(shots) or min(shots) < 1:
         raise UsageError("--shots: give one or more positive numbers, each once")
-    tests = pairs(config.test, "test")
-    if not tests:
-        raise UsageError("--test: give a cohort to measure on, as A=DIR")
     grid = Grid(
         out=config.out,
         arms=finetune_options(config, arms),
         shots=tuple(shots),
         seeds=config.seeds,
-        cohorts=read_cohorts(tests, pairs(config.test_labels, "test_labels")),
+        cohorts=read_cohorts(config),
         parallel=config.parallel,
     )
     for cell in grid.cells:
@@ -64,7 +63,13 @@ def make_grid(config: StudyConfig, arms: Sequence[Arm], shots: Sequence[int]) ->
     return grid
 
 
-def fill(config: StudyConfig, grid: Grid, command: str, free: tuple[str, ...] = ()) -> None:
+def fill(
+    config: StudyConfig,
+    grid: Grid,
+    command: str,
+    free: tuple[str, ...] = (),
+    pretrainings: Sequence[Pretraining] = (),
+) -> None:
     """Claim the study's folder, check everything, train and measure what is missing.
 
     Args:
@@ -72,6 +77,7 @@ def fill(config: StudyConfig, grid: Grid, command: str, free: tuple[str, ...] = 
         grid: Its runs.
         command: Such as `study shots`.
         free: Options beside the common ones that may change when the study goes on.
+        pretrainings: Those that its arms start from.
 
     Raises:
         UsageError: If the folder holds another study, or cases, labels or checkpoints do not fit.
@@ -79,14 +85,23 @@ def fill(config: StudyConfig, grid: Grid, command: str, free: tuple[str, ...] = 
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     continued = claim(config.out, command, to_table(config), (*FREE, *free), beside=_BESIDE)
-    if len(grid.recognise()) == len(grid.cells):
+    missing = [one for one in pretrainings if not one.is_done]
+    if not missing and len(grid.recognise()) == len(grid.cells):
         return
     try:
-        draws = check(grid)
+        if missing:  # hours of it: cases and cohorts are looked at first, with a stand-in
+            arms = finetune_options(config, [scratch_arm(missing[0])])
+            check(replace(grid, arms=arms))
+        else:
+            draws = check(grid)
     except BaseException:
         if not continued:
             release(config.out)
         raise
+    if missing:
+        for one in missing:
+            one.run()
+        draws = check(grid)
     for path, splits in draws.items():
         write_splits(path, splits)
     grid.run()
@@ -107,7 +122,7 @@ def check(grid: Grid) -> dict[Path, Splits]:
     for name, options in grid.arms.items():
         try:
             ready[name] = prepare(replace(options, shots=sys.maxsize, folds=2, only_folds=()))
-        except UsageError as error:
+        except (UsageError, ModelError) as error:
             raise UsageError(f"arm {name}: {error}") from error
         for cohort in grid.cohorts:
             _check_cohort(cohort, options, ready[name])
@@ -163,24 +178,21 @@ def _check_cohort(cohort: Cohort, options: Options, prepared: Prepared) -> None:
         refuse_leakage(cases, Seen.read(prepared.checkpoint / FINGERPRINTS), options.from_)
 
 
-def write(
-    config: StudyConfig,
-    grid: Grid,
-    name: str,
-    rows: Sequence[Row],
-    plot: Callable[[Sequence[Row]], Figure],
-    settings: Mapping[str, Any],
-) -> dict[str, Any]:
-    """Write the study's table, plot and JSON; the content of the last."""
-    return write_study(
-        config.out,
-        name,
-        ("arm", "shots", "test"),
-        rows,
-        {**to_table(config), **settings, "conventions": CONVENTIONS},
-        plot(rows),
-        machine(),
-    )
+def tell(
+    config: StudyConfig, name: str, rows: Sequence[Row], plot: Callable[[Sequence[Row]], Figure]
+) -> None:
+    """Write the study's table, plot and JSON, and print the figures.
+
+    Args:
+        config: The study's options.
+        name: Of the study.
+        rows: Its table.
+        plot: Makes the plot of it.
+    """
+    settings = {**to_table(config), "conventions": CONVENTIONS}
+    by = ("arm", "shots", "test")
+    content = write_study(config.out, name, by, rows, settings, plot(rows), machine())
+    print(json.dumps(content, indent=2) if config.json else as_text(content))
 
 
 def planned(grid: Grid) -> str:

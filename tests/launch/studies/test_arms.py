@@ -45,7 +45,7 @@ def test_arms_that_cannot_be_read_are_refused(text, message):
 def test_settings_for_no_arm_are_refused(tmp_path):
     changes = tmp_path / "arms.toml"
     changes.write_text("[hours]\nfreeze = 'encoder'\n")
-    with pytest.raises(UsageError, match="there is no arm hours; arms: ours"):
+    with pytest.raises(UsageError, match="tables for hours, but there are ours"):
         read_arms(["ours=scratch"], changes)
     changes.write_text("freeze = 'encoder'\n")
     with pytest.raises(UsageError, match="freeze: give a table under a name"):
