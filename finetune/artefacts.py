@@ -12,8 +12,8 @@ from torch import Tensor
 
 from gliomoe.data_shards.batch import StudySample
 
-_BIAS_ORDER = 3
-_BIAS_TERMS = (_BIAS_ORDER + 1) * (_BIAS_ORDER + 2) * (_BIAS_ORDER + 3) // 6
+BIAS_ORDER = 3
+BIAS_TERMS = (BIAS_ORDER + 1) * (BIAS_ORDER + 2) * (BIAS_ORDER + 3) // 6
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def draw(config: ArtefactConfig, volumes: int, generator: torch.Generator) -> li
     drawn = []
     for _ in range(volumes):
         happens = uniform(3)
-        coefficients = tuple(config.bias_strength * (2 * u - 1) for u in uniform(_BIAS_TERMS))
+        coefficients = tuple(config.bias_strength * (2 * u - 1) for u in uniform(BIAS_TERMS))
         sigma, *position, height = uniform(5)
         seed = int(torch.randint(2**62, (1,), generator=generator))
         at = (position[0], position[1], position[2])
@@ -92,16 +92,16 @@ def _apply_one(volume: Tensor, drawn: Artefacts) -> Tensor:
 
     image = volume[None]
     if drawn.bias is not None:
-        image = tio.BiasField(coefficients=list(drawn.bias), order=_BIAS_ORDER)(image)
+        image = tio.BiasField(coefficients=list(drawn.bias), order=BIAS_ORDER)(image)
     if drawn.noise is not None:
-        image = _kspace_noise(image, *drawn.noise)
+        image = kspace_noise(image, *drawn.noise)
     if drawn.spike is not None:
         position, height = drawn.spike
         image = tio.Spike(spikes_positions=np.array([position]), intensity=height)(image)
     return torch.where(volume != 0, image[0].to(volume.dtype), 0.0)
 
 
-def _kspace_noise(image: Tensor, sigma: float, seed: int) -> Tensor:
+def kspace_noise(image: Tensor, sigma: float, seed: int) -> Tensor:
     """The magnitude of an image with complex Gaussian noise, white in k-space as in the image."""
     generator = torch.Generator().manual_seed(seed)
     real, imaginary = sigma * torch.randn(2, *image.shape, generator=generator)

@@ -17,7 +17,13 @@ from gliomoe.data_shards.files import write_json
 from gliomoe.data_shards.label_table import read_label_table
 from gliomoe.data_shards.preprocess import PreprocessConfig
 from gliomoe.data_shards.reading.indexed import ShardSet
-from gliomoe.finetune.cases import known_tasks, labelled_cases, refuse_leakage, write_conflicts
+from gliomoe.finetune.cases import (
+    LabelledCase,
+    known_tasks,
+    labelled_cases,
+    refuse_leakage,
+    write_conflicts,
+)
 from gliomoe.finetune.evaluation.cases import CaseResult, measure_cases, write_cases
 from gliomoe.finetune.evaluation.compare import compare, correct
 from gliomoe.finetune.evaluation.figures import all_figures
@@ -71,6 +77,9 @@ class EvaluateConfig:
     """Measure on cases that the run has seen."""
     flips: bool = False
     """Test-time augmentation: average over all flips along the axes, at eight times the work."""
+    draws: int = 0
+    """Monte Carlo dropout: predict so often with dropout switched on and take the mean; 0: once,
+    without."""
     device: str = "auto"
     """`auto`: the GPU if there is one."""
 
@@ -90,22 +99,13 @@ def evaluate(config: EvaluateConfig, provenance: dict[str, Any]) -> dict[str, An
             another run needs other preprocessing.
     """
     run, *others = (
-        FinetunedRun.open(path).flipping(config.flips) for path in (config.run, *config.against)
+        FinetunedRun.open(path).averaging(config.flips, config.draws)
+        for path in (config.run, *config.against)
     )
-    for other in others:
-        if other.preprocessing != run.preprocessing:
-            raise UsageError(f"{other.path}: preprocesses its cases otherwise than {run.path}")
-    if config.labels is not None:
-        read_label_table(config.labels)  # a bad table is refused before cases are preprocessed
-    shards = open_or_build(
-        config.data,
-        config.cache or config.out / "shards",
-        BuildConfig(keep_ids=True, preprocess=PreprocessConfig.from_json(run.preprocessing)),
+    cache = config.cache or config.out / "shards"
+    shards, cases = open_cases(
+        (run, *others), config.data, config.labels, cache, config.allow_leakage
     )
-    cases = labelled_cases(shards, config.labels, _measurable(run, config.labels, shards))
-    for each in (run, *others):
-        if not config.allow_leakage:
-            refuse_leakage(cases, each.seen(), str(each.path))
     groups = find_groups(shards, cases, config.labels, config.data)
     ours, *theirs = (
         measure_cases(each, shards, cases, groups, config.device, config.genes)
@@ -132,6 +132,41 @@ def evaluate(config: EvaluateConfig, provenance: dict[str, Any]) -> dict[str, An
     write_conflicts(config.out, shards, config.labels, run.tasks)
     write_json(config.out / "metrics.json", metrics)
     return metrics
+
+
+def open_cases(
+    runs: Sequence[FinetunedRun],
+    data: Path,
+    labels: Path | None,
+    cache: Path,
+    allow_leakage: bool,
+) -> tuple[ShardSet, list[LabelledCase]]:
+    """Labelled cases that runs can be measured on.
+
+    Args:
+        runs: The first decides which tasks count.
+        data: Shard set with kept ids, or a raw folder.
+        labels: Label table; None for the labels that the data carry themselves.
+        cache: Where a raw folder's shard set is kept.
+        allow_leakage: Take cases that a run has seen.
+
+    Raises:
+        UsageError: If a run has seen some of the cases, the labels do not fit, or the runs
+            preprocess otherwise.
+    """
+    run, *others = runs
+    for other in others:
+        if other.preprocessing != run.preprocessing:
+            raise UsageError(f"{other.path}: preprocesses its cases otherwise than {run.path}")
+    if labels is not None:
+        read_label_table(labels)  # a bad table is refused before cases are preprocessed
+    preprocess = PreprocessConfig.from_json(run.preprocessing)
+    shards = open_or_build(data, cache, BuildConfig(keep_ids=True, preprocess=preprocess))
+    cases = labelled_cases(shards, labels, _measurable(run, labels, shards))
+    for each in runs:
+        if not allow_leakage:
+            refuse_leakage(cases, each.seen(), str(each.path))
+    return shards, cases
 
 
 def _write_tables(

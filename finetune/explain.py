@@ -16,7 +16,7 @@ from gliomoe.data_shards.batch import StudySample
 from gliomoe.finetune.dataset import crop_start
 from gliomoe.finetune.inference import InferenceConfig, windows_of
 from gliomoe.finetune.precision import autocast
-from gliomoe.models.features import Routing
+from gliomoe.models.features import Predictions, Routing
 from gliomoe.models.model import Model
 
 
@@ -54,15 +54,7 @@ def explain(
     mask = (sample.voxels != 0).any(0) if regions is None else regions[-1] > 0.5
     if not mask.any():
         mask = (sample.voxels != 0).any(0)
-    centre = mask.nonzero().float().mean(0).round().long()
-    shape = tuple(sample.voxels.shape[1:])
-    size = [min(side, most) for side, most in zip(shape, config.window, strict=True)]
-    start = crop_start(centre, shape, size)
-    d, h, w = (slice(first, first + side) for first, side in zip(start, size, strict=True))
-    device = next(model.parameters()).device
-    batch = windows_of(sample, sample.voxels[None, :, d, h, w].to(device))
-    with autocast(config.precision, device):
-        predictions = model(batch)
+    predictions, start, size = predict_window(model, sample, mask, config)
     maps = {**predictions.features.maps, **predictions.maps}
     for layer in predictions.features.routing:
         maps[f"experts_{layer.layer}"] = expert_map(layer, size)
@@ -73,6 +65,31 @@ def explain(
         )
         for name, values in maps.items()
     }
+
+
+def predict_window(
+    model: Model, sample: StudySample, mask: Tensor, config: InferenceConfig
+) -> tuple[Predictions, tuple[int, int, int], list[int]]:
+    """What a model says of one window of a study.
+
+    Args:
+        model: In evaluation mode.
+        sample: The study.
+        mask: [D, H, W] bool, about whose middle the window lies; some of it is True.
+        config: Largest size of the window, and precision.
+
+    Returns:
+        Predictions for a batch of one study, first voxel of the window and its size.
+    """
+    centre = mask.nonzero().float().mean(0).round().long()
+    shape = tuple(sample.voxels.shape[1:])
+    size = [min(side, most) for side, most in zip(shape, config.window, strict=True)]
+    start = crop_start(centre, shape, size)
+    d, h, w = (slice(first, first + side) for first, side in zip(start, size, strict=True))
+    device = next(model.parameters()).device
+    batch = windows_of(sample, sample.voxels[None, :, d, h, w].to(device))
+    with autocast(config.precision, device):
+        return model(batch), start, size
 
 
 def expert_map(layer: Routing, size: Sequence[int]) -> Tensor:

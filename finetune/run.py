@@ -96,9 +96,9 @@ class FinetunedRun:
             summary=summary,
         )
 
-    def flipping(self, flips: bool) -> "FinetunedRun":
-        """The run, averaging over mirror images of a study or not."""
-        return replace(self, inference=replace(self.inference, flips=flips))
+    def averaging(self, flips: bool, draws: int = 0) -> "FinetunedRun":
+        """The run, averaging over mirror images of a study and draws of dropout or not."""
+        return replace(self, inference=replace(self.inference, flips=flips, draws=draws))
 
     def models(self, device: torch.device | str = "cpu") -> list[Model]:
         """The ensemble, in evaluation mode."""

@@ -79,7 +79,9 @@ def uncertainty_figures(results: Sequence[CaseResult], run: FinetunedRun) -> dic
         known = [result for result in results if not math.isnan(result.label(task))]
         if known:
             wrong = [float(r.markers[task].called != r.label(task)) for r in known]
-            tasks[task] = _referral(np.array(wrong), _confidence(known, task, run))
+            probability = np.array([r.markers[task].probability for r in known])
+            sure = confidence(probability, run.thresholds.get(task))
+            tasks[task] = _referral(np.array(wrong), sure)
     return tasks
 
 
@@ -158,16 +160,19 @@ def _marker(results: Sequence[CaseResult], task: str, run: FinetunedRun) -> dict
     return found
 
 
-def _confidence(results: Sequence[CaseResult], task: str, run: FinetunedRun) -> np.ndarray:
-    """Distance from the threshold, or probability of the likeliest grade."""
-    probability = np.array([result.markers[task].probability for result in results])
-    if task == "grade":
+def confidence(probability: np.ndarray, threshold: float | None) -> np.ndarray:
+    """Distance from the threshold of a binary marker, or probability of the likeliest grade.
+
+    Args:
+        probability: [cases, 1] or [cases, grades], calibrated.
+        threshold: Of a binary marker; None means 0.5.
+    """
+    if probability.shape[1] > 1:
         return probability.max(1)
-    threshold = run.thresholds.get(task)
     return np.abs(probability[:, 0] - (0.5 if threshold is None else threshold))
 
 
-def _referral(risk: np.ndarray, confidence: np.ndarray) -> dict[str, Any]:
+def _referral(risk: np.ndarray, sure: np.ndarray) -> dict[str, Any]:
     """AURC, and the mean of 1 − risk before and after referring the least confident tenth."""
     cases, away = len(risk), referred(len(risk))
     draws = [np.repeat(np.arange(cases), w.astype(int)) for w in resample(cases)]
@@ -178,15 +183,15 @@ def _referral(risk: np.ndarray, confidence: np.ndarray) -> dict[str, Any]:
     kept = None
     if away:
         kept = {
-            "value": 1 - kept_risk(risk, confidence),
-            "interval": interval([1 - kept_risk(risk[d], confidence[d]) for d in draws]),
+            "value": 1 - kept_risk(risk, sure),
+            "interval": interval([1 - kept_risk(risk[d], sure[d]) for d in draws]),
         }
     return {
         "cases": cases,
         "score": {"value": float(1 - risk.mean()), "interval": bootstrap_mean(1 - risk)},
         "aurc": {
-            "value": aurc(risk, confidence),
-            "interval": interval([aurc(risk[d], confidence[d]) for d in draws]),
+            "value": aurc(risk, sure),
+            "interval": interval([aurc(risk[d], sure[d]) for d in draws]),
         },
         "aurc_chance": float(risk.mean()),
         "aurc_best": aurc(risk, -risk),

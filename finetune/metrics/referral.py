@@ -21,18 +21,31 @@ def aurc(risk: np.ndarray, confidence: np.ndarray) -> float:
         Mean over all coverages of the mean risk of the surest cases; 0 is best, and a confidence
         that tells nothing gives the mean risk.
     """
+    return float(coverage_risk(risk, confidence).mean())
+
+
+def coverage_risk(risk: np.ndarray, confidence: np.ndarray) -> np.ndarray:
+    """The risk-coverage curve.
+
+    Args:
+        risk: [cases].
+        confidence: [cases], higher is surer.
+
+    Returns:
+        [cases] mean risk of the surest case, of the two surest, and so on to all.
+    """
     ranked = _ranked(risk, confidence)
-    return float(np.mean(np.cumsum(ranked) / np.arange(1, len(ranked) + 1)))
+    return np.cumsum(ranked) / np.arange(1, len(ranked) + 1)
 
 
-def referred(cases: int) -> int:
-    """How many of the cases are referred: a tenth, rounded down."""
-    return int(cases * SHARE)
+def referred(cases: int, share: float = SHARE) -> int:
+    """How many of the cases are referred: their share, rounded down."""
+    return int(cases * share + 1e-9)
 
 
 def kept_risk(risk: np.ndarray, confidence: np.ndarray) -> float:
     """Mean risk of the cases that remain when the least confident tenth is referred."""
-    return float(_ranked(risk, confidence)[: len(risk) - referred(len(risk))].mean())
+    return float(coverage_risk(risk, confidence)[-1 - referred(len(risk))])
 
 
 def _ranked(risk: np.ndarray, confidence: np.ndarray) -> np.ndarray:

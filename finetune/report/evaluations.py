@@ -30,17 +30,40 @@ def read_evaluations(folders: Sequence[Path]) -> list[Evaluation]:
     Raises:
         UsageError: If a folder holds no `metrics.json` of this format.
     """
+    names = folder_names(folders)
+    return [
+        Evaluation(name, metrics["cases"], measures(metrics))
+        for name, metrics in zip(names, map(read_metrics, folders), strict=True)
+    ]
+
+
+def folder_names(folders: Sequence[Path]) -> list[str]:
+    """Folders by their own name, with those of the folders above as far as it takes to differ.
+
+    Raises:
+        UsageError: If one is given twice.
+    """
     resolved = [folder.resolve() for folder in folders]
-    names = [folder.name for folder in resolved]
-    if len(set(names)) < len(names):
-        names = [f"{folder.parent.name}/{folder.name}" for folder in resolved]
-    return [_read(folder, name) for folder, name in zip(folders, names, strict=True)]
+    for folder, place in zip(folders, resolved, strict=True):
+        if resolved.count(place) > 1:
+            raise UsageError(f"{folder}: is given twice")
+    depth = 1
+    while True:
+        names = ["/".join(place.parts[-depth:]) for place in resolved]
+        if len(set(names)) == len(names):
+            return names
+        depth += 1
 
 
-def _read(folder: Path, name: str) -> Evaluation:
+def read_metrics(folder: Path) -> dict[str, Any]:
+    """The `metrics.json` of a folder.
+
+    Raises:
+        UsageError: If there is none, or none of this format.
+    """
     path = folder / METRICS
     try:
-        metrics = json.loads(path.read_text("utf-8"))
+        metrics: dict[str, Any] = json.loads(path.read_text("utf-8"))
         version = metrics["format"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(
@@ -48,7 +71,7 @@ def _read(folder: Path, name: str) -> Evaluation:
         ) from error
     if version != FORMAT:
         raise UsageError(f"{path}: has format {version}, this program reads {FORMAT}")
-    return Evaluation(name, metrics["cases"], measures(metrics))
+    return metrics
 
 
 def measures(figures: Mapping[str, Any]) -> dict[str, Interval]:

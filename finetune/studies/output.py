@@ -5,6 +5,7 @@ has
 
 - `measure`, as `Dice WT` or `AUC IDH`, and `cases`, how many it is of;
 - `value`, `low`, `high`: the figure and its 95 % interval, None where it does not exist;
+- `reason`, where something is missing;
 - where it is compared with another row, paired by case: `difference`, `difference_low`,
   `difference_high`, `p_value` and `p_holm`, corrected by Holm for all p-values of the table;
 
@@ -84,12 +85,17 @@ def as_text(content: Mapping[str, Any]) -> str:
     """The figures of `study.json` for a terminal, at most `WIDTH` columns wide.
 
     A line for each thing measured, a column for each measure, first the figures and then the
-    differences, of which those with a corrected p below 0.05 are marked.
+    differences, of which those with a corrected p below 0.05 are marked, and why what is missing.
     """
     by, rows = content["by"], content["rows"]
     blocks = [*_blocks(by, rows, "value", ""), *_blocks(by, rows, "difference", "+")]
-    if any(_significant(row) for row in rows):
-        blocks.append("* p (Holm) < 0.05")
+    notes = ["* p (Holm) < 0.05"] if any(_significant(row) for row in rows) else []
+    told = [(row["reason"], row["measure"]) for row in rows if row.get("reason")]
+    for reason in dict.fromkeys(reason for reason, _ in told):
+        measures = dict.fromkeys(measure for why, measure in told if why == reason)
+        notes.append(f"{', '.join(measures)}: {reason}")
+    if notes:
+        blocks.append("\n".join(notes))
     return "\n\n".join(blocks)
 
 

@@ -5,6 +5,7 @@ Notable: rows without a `value` leave a gap. The bars are 95 % intervals.
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
@@ -30,21 +31,28 @@ _WIDTH, _HEIGHT = 2.7, 2.6
 
 @contextmanager
 def panels(
-    titles: Sequence[str], height: float = _HEIGHT, width: float = _WIDTH, share: bool = False
+    titles: Sequence[str],
+    height: float = _HEIGHT,
+    width: float = _WIDTH,
+    share: bool = False,
+    columns: int = _COLUMNS,
 ) -> Iterator[tuple[Figure, list[Axes]]]:
-    """A figure with a panel for each title, at most four side by side, in the style of studies.
+    """A figure with a panel for each title, in the style of studies.
 
     Args:
         titles: Of the panels, in order.
         height: Of a panel, in inches.
         width: Of a panel, in inches.
         share: Whether panels side by side share their y axis.
+        columns: Most panels side by side.
     """
-    columns = min(len(titles), _COLUMNS)
+    columns = min(len(titles), columns)
     rows = -(-len(titles) // columns)
     with rc_context(STYLE):
         figure = Figure(figsize=(width * columns + 0.8, height * rows + 0.5), layout="constrained")
-        grid = figure.subplots(rows, columns, squeeze=False, sharey=share).ravel()
+        grid = figure.subplots(
+            rows, columns, squeeze=False, sharey="row" if share else "none"
+        ).ravel()
         for axis in grid[len(titles) :]:
             axis.set_visible(False)
         axes = list(grid[: len(titles)])
@@ -69,13 +77,13 @@ def lines(rows: Sequence[Row], x: str, line: str, xlabel: str) -> Figure:
         line: Column that tells the lines apart.
         xlabel: Of the x axis.
     """
-    titles, names = distinct(rows, "measure"), distinct(rows, line)
+    titles, names = measured(rows), distinct(rows, line)
     with panels(titles) as (figure, axes):
         for axis, title in zip(axes, titles, strict=True):
             of_measure = [row for row in rows if row["measure"] == title]
             draw_lines(axis, of_measure, x, line, names)
             axis.set_xlabel(xlabel)
-        below(figure, axes[0])
+        below(figure, axes)
     return figure
 
 
@@ -87,7 +95,7 @@ def draw_lines(axis: Axes, rows: Sequence[Row], x: str, line: str, names: Sequen
         beside = 0.08 * (number - (len(names) - 1) / 2)
         at = [places.index(row[x]) + beside for row in own]
         axis.plot(at, [row["value"] for row in own], color=colour, marker=marker, markersize=4,
-                  label=name)  # fmt: skip
+                  label=name, clip_on=False)  # fmt: skip
         for place, row in zip(at, own, strict=True):
             if row["low"] is not None:
                 axis.plot([place, place], [row["low"], row["high"]], color=colour, linewidth=1)
@@ -98,23 +106,26 @@ def draw_lines(axis: Axes, rows: Sequence[Row], x: str, line: str, names: Sequen
         _scale(axis, rows[0]["measure"], "y")
 
 
-def points(rows: Sequence[Row], name: str) -> Figure:
+def points(rows: Sequence[Row], name: str, reference: bool = False) -> Figure:
     """A line for each value of a column with a point and its interval, first on top.
 
     Args:
         rows: Of a study.
         name: Column that names the lines.
+        reference: Whether the first line's value is drawn through all.
     """
-    titles, names = distinct(rows, "measure"), distinct(rows, name)
+    titles, names = measured(rows), distinct(rows, name)
     with panels(titles, height=0.5 + 0.19 * len(names), width=2.4, share=True) as (figure, axes):
         for axis, title in zip(axes, titles, strict=True):
             for row in rows:
                 if row["measure"] != title or row["value"] is None:
                     continue
                 place = names.index(row[name])
-                axis.plot(row["value"], place, "o", color=PALETTE[0], markersize=4)
+                axis.plot(row["value"], place, "o", color=PALETTE[0], markersize=4, clip_on=False)
                 if row["low"] is not None:
                     axis.plot([row["low"], row["high"]], [place, place], color=PALETTE[0])
+                if reference and place == 0:
+                    axis.axvline(row["value"], color=PALETTE[0], linewidth=0.8, linestyle="--")
             axis.set_yticks(range(len(names)), names)
             axis.set_ylim(len(names) - 0.5, -0.5)
             axis.tick_params(axis="y", length=0)
@@ -122,16 +133,29 @@ def points(rows: Sequence[Row], name: str) -> Figure:
     return figure
 
 
-def distinct(rows: Sequence[Row], column: str) -> list[str]:
+def measured(rows: Sequence[Row]) -> list[str]:
+    """Measures of which some row has a value."""
+    return distinct([row for row in rows if row["value"] is not None], "measure")
+
+
+def distinct(rows: Sequence[Row], column: str) -> list[Any]:
     """Values of a column in order of first appearance."""
     return list(dict.fromkeys(row[column] for row in rows))
 
 
-def below(figure: Figure, axis: Axes) -> None:
-    """The legend of a panel below all of them; none for a single line."""
-    handles, labels = axis.get_legend_handles_labels()
-    if len(labels) > 1:
-        figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 4))
+def below(figure: Figure, axes: Sequence[Axes]) -> None:
+    """One legend of all panels below them; none for a single line."""
+    shown: dict[str, Any] = {}
+    for axis in axes:
+        handles, labels = axis.get_legend_handles_labels()
+        shown = dict(zip(labels, handles, strict=True)) | shown
+    if len(shown) > 1:
+        figure.legend(
+            list(shown.values()),
+            list(shown),
+            loc="outside lower center",
+            ncols=min(len(shown), 4),
+        )
 
 
 def _scale(axis: Axes, measure: str, along: str) -> None:
@@ -139,6 +163,8 @@ def _scale(axis: Axes, measure: str, along: str) -> None:
     if not measure.startswith(("Dice", "AUC")):
         return
     axis.set(**{f"{along}lim": (0, 1)})
+    ticks = axis.set_yticks if along == "y" else axis.set_xticks
+    ticks([0, 0.25, 0.5, 0.75, 1], ["0", "", "0.5", "", "1"])
     if measure.startswith("AUC"):
         chance = axis.axhline if along == "y" else axis.axvline
         chance(0.5, color=INK, linewidth=0.8, linestyle=":")

@@ -1,0 +1,26 @@
+"""`gliomoe study calibration`."""
+
+import json
+from dataclasses import dataclass
+
+from gliomoe.finetune.studies.calibration import study_calibration
+from gliomoe.finetune.studies.evaluations import EvaluationStudyConfig
+from gliomoe.finetune.studies.output import as_text
+from gliomoe.launch.runs import machine
+
+EXAMPLE = "gliomoe study calibration results/pretrained results/scratch --out studies/calibration"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(EvaluationStudyConfig):
+    """Options of the command."""
+
+    json: bool = False
+    """Print study.json instead of a table."""
+
+
+def run(options: Options) -> int:
+    """Study and print."""
+    content = study_calibration(options, machine())
+    print(json.dumps(content, indent=2) if options.json else as_text(content))
+    return 0
