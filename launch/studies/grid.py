@@ -15,6 +15,7 @@ import json
 import logging
 import multiprocessing
 import os
+import shutil
 import signal
 import time
 from collections.abc import Iterator, Mapping
@@ -195,8 +196,11 @@ class Grid:
 def work(job: Job) -> Job:
     """Train a cell where it is not done, and measure it; the job, for the line about it."""
     torch.set_num_threads(job.threads)
+    run = job.options.out
+    if run.is_dir() and not (run / RECORD).is_file():
+        shutil.rmtree(run)  # killed while it was claimed: nothing but a temporary file
     with told_to(job.log):
-        if not (job.options.out / SUMMARY).is_file():
+        if not (run / SUMMARY).is_file():
             finetune.run(job.options)
         for evaluation in job.evaluations:
             evaluate(evaluation, machine())

@@ -58,7 +58,7 @@ def forest_figure(rows: Sequence[Row]) -> Figure:
             axis.set_xlabel("difference")
             axis.tick_params(axis="y", length=0)
             axis.grid(False, axis="y")
-        below(figure, axes[0])
+        below(figure, axes)
     return figure
 
 
@@ -87,6 +87,8 @@ def _curves(rows: Sequence[Row], x: str, line: str, xlabel: str) -> Figure:
                 for axis, measure in zip(grid[i * len(kinds) + k], measures, strict=True):
                     shown = [r for r in own if r["measure"] in (measure, f"gain {measure}")]
                     draw_lines(axis, shown, x, line, lines)
+                    for drawn in axis.lines:  # markers over an edge push no panel aside
+                        drawn.set_in_layout(False)
                     if k:
                         axis.axhline(0, color=INK, linewidth=0.8)
                 grid[i * len(kinds) + k][0].set_ylabel(f"{cohort}: {'gain' if k else 'value'}")
@@ -94,5 +96,5 @@ def _curves(rows: Sequence[Row], x: str, line: str, xlabel: str) -> Figure:
             axis.set_title(measure)
         for axis in grid[-1]:
             axis.set_xlabel(xlabel)
-        below(figure, grid[0][0])
+        below(figure, grid[0])
     return figure
