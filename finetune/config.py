@@ -61,7 +61,7 @@ class OptimConfig:
     lr: float = 1e-2
     """Initial learning rate of new parts."""
     encoder_lr: float | None = None
-    """Initial learning rate of the encoder; None: the same."""
+    """Initial rate of what pretraining trains of the encoder; None: the same."""
     layer_decay: float = 1.0
     """Factor on the encoder's rate from each block to the one before it, the stem last (Clark et
     al. 2020, BEiT: 0.65 to 0.9); 1: one rate for all of it."""

@@ -13,8 +13,9 @@ from gliomoe.models.model import Model
 def make_optimizer(model: Model, config: OptimConfig) -> torch.optim.Optimizer:
     """SGD or AdamW over the trainable parameters, grouped by rate and weight decay.
 
-    New parts have the rate `lr`. With L blocks, depth n of the encoder has `encoder_lr` times
-    `layer_decay` ** (L + 1 - n), as in BEiT; `gliomoe.finetune.depth` says what depth is.
+    New parts have the rate `lr`, those of the encoder too. With L blocks, depth n of the others has
+    `encoder_lr` times `layer_decay` ** (L + 1 - n), as in BEiT; `gliomoe.finetune.depth` says what
+    depth is, and that L + 1 is new.
 
     Args:
         model: Frozen parameters are left out.
@@ -29,7 +30,7 @@ def make_optimizer(model: Model, config: OptimConfig) -> torch.optim.Optimizer:
             continue
         part, _, inner = name.partition(".")
         rate = config.lr
-        if part == "encoder":
+        if part == "encoder" and depths[inner] < newest:
             rate = encoder_lr * config.layer_decay ** (newest - depths[inner])
         decay = 0.0 if config.name == "adamw" and _is_bias(name, parameter) else config.weight_decay
         groups.setdefault((rate, decay), []).append(parameter)

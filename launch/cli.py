@@ -128,7 +128,8 @@ def _command(args: list[str]) -> tuple[str, list[str]]:
             return name, args[words:]
     group = [name for name in COMMANDS if name.startswith(f"{args[0]} ")]
     if group:
-        lines = "\n".join(f"  gliomoe {name:16s} {COMMANDS[name]}" for name in group)
+        width = max(map(len, group))
+        lines = "\n".join(f"  gliomoe {name:{width}s}  {COMMANDS[name]}" for name in group)
         if args[1:] in (["-h"], ["--help"]):
             print(lines)
             raise SystemExit(0)

@@ -77,7 +77,7 @@ def pretrain(
             return True
         data = describe_data(config)
         if check_first:
-            preflight(config, device, data["studies"], work)
+            preflight(config, device, data, work)
         return _pretrain(config, device, data, found, stop, progress)
 
 

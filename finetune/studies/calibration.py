@@ -117,7 +117,7 @@ def plot(evaluations: Sequence[Evaluated]) -> Figure:
                 _reliability(axis, fitted["after"], "after", PALETTE[0], "o")
             axis.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
             axis.set(xticks=[0, 0.5, 1], yticks=[0, 0.5, 1], xlabel="predicted", ylabel="observed")
-        below(figure, axes)
+        below(figure, *axes)
     return figure
 
 

@@ -25,6 +25,11 @@ class EvaluationStudyConfig:
     out: Path
     """Folder for study.json, table.csv and plot.png."""
 
+    def __post_init__(self) -> None:
+        """Refuse a study of nothing."""
+        if not self.evaluations:
+            raise ValueError("name at least one folder of gliomoe evaluate")
+
 
 @dataclass(frozen=True)
 class Evaluated:

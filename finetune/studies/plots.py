@@ -5,7 +5,7 @@ Notable: rows without a `value` leave a gap. The bars are 95 % intervals.
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
@@ -15,12 +15,19 @@ from gliomoe.finetune.report.figures import PALETTE
 from gliomoe.finetune.report.figures import STYLE as REPORT_STYLE
 from gliomoe.finetune.studies.output import Row
 
+if TYPE_CHECKING:  # older releases of matplotlib lack it
+    from matplotlib.typing import RcKeyType
+
 INK, RULE = "#24292f", "#d0d7de"
 MARKERS = "osD^vP"
-STYLE = {
+STYLE: "dict[RcKeyType, str | float]" = {
     **REPORT_STYLE,
-    **dict.fromkeys(("axes.labelcolor", "text.color", "xtick.color", "ytick.color"), INK),
-    **dict.fromkeys(("axes.edgecolor", "grid.color"), RULE),
+    "axes.labelcolor": INK,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.edgecolor": RULE,
+    "grid.color": RULE,
     "axes.titlesize": 9,
     "axes.axisbelow": True,
 }
@@ -83,19 +90,35 @@ def lines(rows: Sequence[Row], x: str, line: str, xlabel: str) -> Figure:
             of_measure = [row for row in rows if row["measure"] == title]
             draw_lines(axis, of_measure, x, line, names)
             axis.set_xlabel(xlabel)
-        below(figure, axes)
+        below(figure, *axes)
     return figure
 
 
-def draw_lines(axis: Axes, rows: Sequence[Row], x: str, line: str, names: Sequence[str]) -> None:
-    """The rows of one measure in one panel; its y axis is 0 to 1 for Dice and AUC."""
+def draw_lines(
+    axis: Axes,
+    rows: Sequence[Row],
+    x: str,
+    line: str,
+    names: Sequence[str],
+    joined: bool = True,
+) -> None:
+    """The rows of one measure in one panel; its y axis is 0 to 1 for Dice and AUC.
+
+    Args:
+        axis: The panel.
+        rows: Of the measure.
+        x: Column along the x axis.
+        line: Column that tells the lines apart.
+        names: Its values, in the order of their colours.
+        joined: Whether the points are; those of names without an order are not.
+    """
     places = distinct(rows, x)
     for number, (name, (colour, marker)) in enumerate(colours(names).items()):
         own = [row for row in rows if row[line] == name and row["value"] is not None]
         beside = 0.08 * (number - (len(names) - 1) / 2)
         at = [places.index(row[x]) + beside for row in own]
         axis.plot(at, [row["value"] for row in own], color=colour, marker=marker, markersize=4,
-                  label=name, clip_on=False)  # fmt: skip
+                  label=name, clip_on=False, linestyle="-" if joined else "")  # fmt: skip
         for place, row in zip(at, own, strict=True):
             if row["low"] is not None:
                 axis.plot([place, place], [row["low"], row["high"]], color=colour, linewidth=1)
@@ -143,8 +166,8 @@ def distinct(rows: Sequence[Row], column: str) -> list[Any]:
     return list(dict.fromkeys(row[column] for row in rows))
 
 
-def below(figure: Figure, axes: Sequence[Axes]) -> None:
-    """One legend of all panels below them; none for a single line."""
+def below(figure: Figure, *axes: Axes) -> None:
+    """One legend of these panels below all; none for a single line."""
     shown: dict[str, Any] = {}
     for axis in axes:
         handles, labels = axis.get_legend_handles_labels()

@@ -116,5 +116,5 @@ def plot(rows: Sequence[Row]) -> Figure:
             if row["low"] is not None:
                 axes[1].plot([place, place], [row["low"], row["high"]], color=colour, linewidth=1)
         axes[1].set(xlim=(-0.5, len(names) - 0.5), ylim=(0, None), xticks=[])
-        below(figure, axes)
+        below(figure, *axes)
     return figure

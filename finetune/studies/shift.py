@@ -51,6 +51,8 @@ class ShiftConfig(ModelStudyConfig):
 
     def __post_init__(self) -> None:
         """Refuse what does not fit together."""
+        if not (self.runs and self.data):
+            raise ValueError("name at least one run, and one cohort with --data")
         for name in ("labels", "cache"):
             given = len(getattr(self, name))
             if given not in (0, len(self.data)):
@@ -174,7 +176,7 @@ def plot(rows: Sequence[Row]) -> Figure:
             measure, column = measures[number // len(columns)], columns[number % len(columns)]
             clean = [r for r in rows if r["measure"] == measure and r["corruption"] == CLEAN[0]]
             if column == "cohort":
-                draw_lines(axis, clean, "cohort", "run", names)
+                draw_lines(axis, clean, "cohort", "run", names, joined=False)
             else:
                 own = [r for r in rows if r["measure"] == measure and r["corruption"] == column]
                 untouched = [r for r in clean if r["cohort"] == cohorts[0]]
@@ -183,5 +185,5 @@ def plot(rows: Sequence[Row]) -> Figure:
                 axis.set_ylabel(measure)
             if column != "cohort" and number >= len(axes) - len(columns):
                 axis.set_xlabel("severity")
-        below(figure, axes)
+        below(figure, *axes)
     return figure

@@ -134,5 +134,5 @@ def plot(judged: Sequence[tuple[str, str, np.ndarray, np.ndarray]]) -> Figure:
                 axis.set_ylim(-0.02, 1.02)
         axes[0].plot([], [], color=INK, linewidth=0.8, linestyle="--", label="the worst referred")
         axes[0].plot([], [], color=INK, linewidth=0.8, linestyle=":", label="none referred")
-        below(figure, axes)
+        below(figure, *axes)
     return figure

@@ -10,7 +10,7 @@ proportional set size of what is anonymous or shared (`/proc/PID/smaps_rollup`),
 files, which the kernel can drop at any time. Growth is a straight line fitted to the second half of
 the steps.
 
-Twenty thousand steps take an hour or two on a quiet machine. With `--work` the folder is kept, and
+Twenty thousand steps take an hour on a quiet machine. With `--work` the folder is kept, and
 the same command goes on with a run that was broken off; the curve is then that of the last process.
 Writes tests/benchmarks/results/memory.json, if at least 10,000 steps were measured.
 """
@@ -183,7 +183,7 @@ def measure(steps: int, limit: int, folder: Path) -> dict[str, Any]:
     run = folder / "run"
     command = [
         sys.executable, "-m", "gliomoe", "pretrain", "smoke", "--data.train", *map(str, sets),
-        "--run.out", str(run), "--run.steps", str(steps),
+        "--run.out", str(run), "--run.steps", str(steps), "--optim.batch", "2",
         "--run.checkpoint_every", str(max(1, steps // 20)),
         "--monitor.log_every", "50", "--monitor.pictures_every", str(max(1, steps // 10)),
     ]  # fmt: skip
@@ -196,7 +196,7 @@ def measure(steps: int, limit: int, folder: Path) -> dict[str, Any]:
             "limited_by": how,
             "data_gb": round(sum(sizes) / GB, 2),
             "studies": STUDIES * len(sets),
-            "preset": "smoke",
+            "preset": "smoke, batch 2",
             "memory": "proportional set size of all processes, anonymous and shared",
         },
         **summary(curve),

@@ -22,6 +22,7 @@ from gliomoe.pretrain.config import PretrainConfig
 from gliomoe.pretrain.sections import (
     DataConfig,
     EngineConfig,
+    LossConfig,
     ModelConfig,
     MonitorConfig,
     OptimConfig,
@@ -45,7 +46,7 @@ def torchrun(runs, folder):
         start_new_session=True,
     )  # fmt: skip
     try:
-        _, said = process.communicate(timeout=240)
+        _, said = process.communicate(timeout=400)
         assert process.returncode == 0, said[-3000:]
     finally:
         if process.poll() is None:
@@ -61,14 +62,22 @@ def weights(run):
     return load_file(checkpoints.newest(run).folder / checkpoints.WEIGHTS)
 
 
+TEACHERS = {"ema": ("mae+contrast", 0.9), "jepa": ("jepa", 0.0)}
+"""Name → objective and decay; both keep a running mean of the encoder."""
+
+
 def planned():
-    """Name, options of the engine and the step at which the run ends abruptly."""
+    """Name, options of the engine, of the objective, and the step at which it ends abruptly."""
+    usual = ("mae+contrast", 0.0)
     for stage in (0, 1, 2):
         shared = {"zero_stage": stage, "expert_parallel": 2}
-        yield f"zero{stage}", {"zero_stage": stage}, None
-        yield f"shared{stage}", shared, None
-        yield f"broken{stage}", {**shared, "recompute": True}, 3
-        yield f"broken{stage}", {**shared, "recompute": True}, None
+        yield f"zero{stage}", {"zero_stage": stage}, usual, None
+        yield f"shared{stage}", shared, usual, None
+        yield f"broken{stage}", {**shared, "recompute": True}, usual, 3
+        yield f"broken{stage}", {**shared, "recompute": True}, usual, None
+    for name, about in TEACHERS.items():
+        yield name, {}, about, None
+        yield f"{name}_shared", {"expert_parallel": 2}, about, None
 
 
 @pytest.fixture(scope="module")
@@ -85,17 +94,18 @@ def runs(shards, tmp_path_factory):
                     views=ViewConfig(size=16, shift=4),
                     augment=AugmentConfig(elastic_sigma=6),
                     # Steps of a clipped size, so that a wrong norm shows.
-                    optim=OptimConfig(batch=4, lr=1e-3, warmup=1, clip=0.5),
+                    optim=OptimConfig(batch=4, lr=1e-3, warmup=1, clip=0.5, ema=decay),
+                    loss=LossConfig(objective=objective),
                     engine=EngineConfig(precision="fp32", **options),
                     monitor=MonitorConfig(log_every=4, pictures_every=2),
                 ),
                 stop,
             )
-            for name, options, stop in planned()
+            for name, options, (objective, decay), stop in planned()
         ],
         folder,
     )
-    return {name: folder / name for name, _, _ in planned()}
+    return {name: folder / name for name, *_ in planned()}
 
 
 @pytest.mark.slow
@@ -117,6 +127,17 @@ def test_shared_experts_change_nothing(runs, stage):
     for name in whole:
         # AdamW's first steps have the size of the rate whatever the gradient's: rounding shows.
         torch.testing.assert_close(own[name], whole[name], rtol=0, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TEACHERS)
+def test_a_running_mean_follows_shared_experts(runs, name):
+    plain, shared = weights(runs[name]), weights(runs[f"{name}_shared"])
+    assert plain.keys() == shared.keys()
+    means = [key for key in plain if ".experts." in key and ".module." in key]
+    assert means
+    for key in plain:
+        torch.testing.assert_close(shared[key], plain[key], rtol=0, atol=1e-5)
 
 
 @pytest.mark.slow

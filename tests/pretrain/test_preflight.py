@@ -20,13 +20,13 @@ from gliomoe.pretrain.planning.hardware import Cluster
 from gliomoe.pretrain.planning.machines import Machines
 from gliomoe.pretrain.planning.plan import make_plan
 from gliomoe.pretrain.planning.preflight import (
-    data,
     estimates,
     facts,
     folder,
     machines,
     meeting,
     network,
+    shards,
 )
 from gliomoe.pretrain.planning.preflight.check import judge, preflight
 from gliomoe.pretrain.planning.preflight.facts import Facts
@@ -46,10 +46,13 @@ GOOD = Facts(
     open_files=65536,
     folder="",
     free_bytes=10**12,
+    data="d1",
     damage=(),
     checked=5,
     network_s=0.001,
 )
+
+DATA = {"studies": 8, "fingerprint": "d1"}
 
 
 def pair(**second):
@@ -103,11 +106,15 @@ CHECKS = {
         ("failed", "1,000.0 GB free, the checkpoints need 2,000.0 GB"),
     ),
     "short shard": (
-        lambda: data.check_data(pair(damage=("a.tar has 1 bytes, not 2", "b.tar is missing"))),
+        lambda: shards.check_data(pair(damage=("a.tar has 1 bytes, not 2", "b.tar is missing"))),
         ("failed", "a.tar has 1 bytes, not 2 and 1 more"),
     ),
+    "other shards": (
+        lambda: shards.check_data(pair(data="d2")),
+        ("failed", "the shards on rank 1 (node-1) are not those of rank 0"),
+    ),
     "pipes": (
-        lambda: data.check_data([replace(GOOD, checked=0)]),
+        lambda: shards.check_data([replace(GOOD, checked=0)]),
         ("warning", "sizes not checked"),
     ),
 }
@@ -169,7 +176,7 @@ def test_sizes_are_shared_out(config, tmp_path):
     assert f"{shard} has 100 bytes" in str(found)
     shard.unlink()
     with pytest.raises(DataError, match="preflight: data: .* is missing"):
-        preflight(config, torch.device("cpu"), 8, None)
+        preflight(config, torch.device("cpu"), DATA, None)
 
 
 @pytest.mark.parametrize(("world", "added", "why"), [(1000, 1000, ""), (3, 2, "wrong sum")])
@@ -246,7 +253,7 @@ config = parse(PretrainConfig, json.loads(sys.argv[1]), "test", "", table, sourc
 work = count_work(config, "fp32")
 device, _ = start_processes(config.engine)
 check._FOLDER_LIMIT = 2.0
-check.preflight(config, device, 8, work)
+check.preflight(config, device, {"studies": 8, "fingerprint": "d1"}, work)
 torch.distributed.barrier()
 print("passed")
 """

@@ -5,8 +5,10 @@ import os
 import shutil
 import socket
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -15,11 +17,11 @@ from gliomoe.pretrain.engine import distributed
 from gliomoe.pretrain.planning.hardware import Cluster
 from gliomoe.pretrain.planning.plan import Plan, plan_here
 from gliomoe.pretrain.planning.preflight import (
-    data,
     estimates,
     folder,
     machines,
     network,
+    shards,
 )
 from gliomoe.pretrain.planning.preflight import facts as seen
 from gliomoe.pretrain.planning.preflight.facts import Facts
@@ -37,14 +39,14 @@ logger = logging.getLogger(__name__)
 
 
 def preflight(
-    config: PretrainConfig, device: torch.device, data_studies: int, work: Work | None
+    config: PretrainConfig, device: torch.device, data: Mapping[str, Any], work: Work | None
 ) -> None:
     """Check machines, network, folder and data; every process calls it.
 
     Args:
         config: Of the run.
         device: Of this process.
-        data_studies: Studies in the shards.
+        data: From `describe_data`, in this process.
         work: From `count_work`; None leaves out memory, space and time.
 
     Raises:
@@ -57,14 +59,16 @@ def preflight(
     unwritable = "" if rank else _write(token)
     try:
         start = meeting.announce("start", {"token": token.name, "time": time.time()})
-        found = _gather(config, device, start["token"], time.time() - start["time"], unwritable)
+        clock_off = time.time() - start["time"]
+        fingerprint = data["fingerprint"]
+        found = _gather(config, device, fingerprint, start["token"], clock_off, unwritable)
         told = meeting.collect("facts", asdict(found))
     finally:
         if not rank:
             token.unlink(missing_ok=True)
     if not rank:
         everyone = [Facts(**facts) for facts in told]
-        plan = plan_here(config, work, data_studies) if work else None
+        plan = plan_here(config, work, data["studies"]) if work else None
         findings = judge(config, everyone, plan)
         logger.info("%s", table(findings))
         if error := failure(findings):
@@ -83,7 +87,12 @@ def _write(token: Path) -> str:
 
 
 def _gather(
-    config: PretrainConfig, device: torch.device, token: str, clock_off: float, unwritable: str
+    config: PretrainConfig,
+    device: torch.device,
+    fingerprint: str,
+    token: str,
+    clock_off: float,
+    unwritable: str,
 ) -> Facts:
     """What this process sees."""
     rank, world = distributed.world()
@@ -103,6 +112,7 @@ def _gather(
         open_files=open_files,
         folder=unwritable or seen.try_folder(config.run.out, rank, token, _FOLDER_LIMIT),
         free_bytes=0 if unwritable or rank else shutil.disk_usage(config.run.out).free,
+        data=fingerprint,
         damage=damage,
         checked=checked,
         network_s=seconds,
@@ -122,7 +132,7 @@ def judge(config: PretrainConfig, everyone: list[Facts], plan: Plan | None) -> l
         machines.check_limits(everyone, needed),
         network.check_network(everyone, Cluster(gpus_per_node=-(-len(everyone) // hosts))),
         folder.check_folder(everyone, config.run.out),
-        data.check_data(everyone),
+        shards.check_data(everyone),
     ]
     if plan is None:
         return findings

@@ -48,6 +48,8 @@ class Facts:
     """Why the run's folder cannot be used by this process, empty if it can."""
     free_bytes: int
     """Of the disk that holds the run's folder."""
+    data: str
+    """Fingerprint of the shard sets as this process reads them."""
     damage: tuple[str, ...]
     """Files of the shard sets that have not their size; each process looks at a part of them."""
     checked: int

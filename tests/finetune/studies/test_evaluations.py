@@ -114,6 +114,8 @@ def test_several_evaluations_are_named_apart(evaluation, tmp_path):
 
 
 def test_folders_that_are_no_evaluation(evaluation, tmp_path, capsys):
+    assert main(["study", "calibration", "--out", str(tmp_path / "o")]) == 2
+    assert "name at least one folder of gliomoe evaluate" in capsys.readouterr().err
     assert main(["study", "uncertainty", str(tmp_path), "--out", str(tmp_path / "o")]) == 2
     assert "not readable as results of gliomoe evaluate" in capsys.readouterr().err
     cut = tmp_path / "cut"

@@ -52,6 +52,7 @@ def names(rows):
     [
         (["--corruptions", "snow"], "--corruptions snow: not one of bias_field, noise"),
         (["--data", *["{folder}/cases"] * 2, "--labels"], "cases: is given twice"),
+        (["--data"], "name at least one run, and one cohort with --data"),
         (["--labels", "a.tsv", "b.tsv"], "--labels: 2 for 1 cohorts; one for each"),
     ],
 )

@@ -1,13 +1,19 @@
-"""Check of the shard sets by the size of their files, shared out among the processes."""
+"""Check of the shard sets: the same on all processes, and their files of full size.
+
+The files are shared out among the processes.
+"""
 
 from collections.abc import Sequence
 
-from gliomoe.pretrain.planning.preflight.facts import Facts
-from gliomoe.pretrain.planning.preflight.finding import Finding
+from gliomoe.pretrain.planning.preflight.facts import Facts, different
+from gliomoe.pretrain.planning.preflight.finding import Finding, ranks
 
 
 def check_data(facts: Sequence[Facts]) -> Finding:
-    """Every file of the shard sets is there in its full size."""
+    """Every process reads the same sets, and every file of them is there in its full size."""
+    if others := different([fact.data for fact in facts]):
+        found = f"the shards on {ranks(others)} ({facts[others[0]].host}) are not those of rank 0"
+        return Finding("data", "failed", found, "copy one set to all nodes, or share its folder")
     damage = [text for fact in facts for text in fact.damage]
     checked = sum(fact.checked for fact in facts)
     if damage:
