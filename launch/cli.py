@@ -45,6 +45,10 @@ COMMANDS = {
     "study smaller": "compare runs by Dice, size and time: ensembles, students, pruned experts",
     "predict": "segment a case and give its markers, in its own space",
     "report": "write a run, its figures and a prediction as one HTML file",
+    "study shots": "what pretraining gains by the number of labelled cases, over seeds",
+    "study backbones": "registered models side by side, with sizes and times",
+    "study pretraining_size": "what is gained by the number of studies pretrained on",
+    "study ablations": "what every part of the method is worth",
     "models": "list the models with their sizes, FLOPs and papers",
     "bench loader": "measure how fast crops are read, beside other libraries",
 }
