@@ -89,6 +89,10 @@ def prepare(config: FinetuneConfig) -> Prepared:
         DataError: If a case cannot be read.
         CheckpointError: If the checkpoint is damaged.
     """
+    if config.labels is not None:
+        read_label_table(config.labels)  # a bad table is refused before anything is fetched
+    else:
+        require_labels(config.data, config.markers)
     checkpoint = None if config.from_ == SCRATCH else fetch(config.from_)
     architecture, preprocessing = _architecture(config, checkpoint)
     model = create_model(architecture["name"], config.tasks, **architecture["overrides"])
@@ -97,10 +101,6 @@ def prepare(config: FinetuneConfig) -> Prepared:
     freeze(model, config.freeze, config.train_blocks, config.lora)
     check_options(model, config)
     gene_tables(model, config.genes)  # bad tables are refused before cases are preprocessed
-    if config.labels is not None:
-        read_label_table(config.labels)
-    else:
-        require_labels(config.data, config.markers)
     shards = open_or_build(
         config.data,
         config.cache or config.out / "shards",
