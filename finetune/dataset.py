@@ -63,6 +63,9 @@ class CropDataset(Dataset[StudySample]):
         """
         self._shards, self._cases, self._crop = shards, list(cases), crop
         self._artefacts, self._seed = artefact_config, seed
+        largest = np.max([shards.entry(case.position).shape for case in self._cases], axis=0)
+        d, h, w = np.minimum(crop.size, largest).tolist()
+        self._size = (d, h, w)  # voxels beyond the largest grid would be empty in every crop
         self._centres = [
             candidate_centres(read_case(shards, case), np.random.default_rng([seed, i]))
             for i, case in enumerate(self._cases)
@@ -79,9 +82,9 @@ class CropDataset(Dataset[StudySample]):
         generator = torch.Generator().manual_seed(seed_for(self._seed, "crop", number))
         entry = self._shards.entry(case.position)
         centre = draw_centre(centres, self._crop.tumour, generator)
-        start = crop_start(centre, entry.shape, self._crop.size)
+        start = crop_start(centre, entry.shape, self._size)
         kept = kept_sequences(entry.sequences, self._crop.sequence_dropout, generator)
-        sample = self._shards.read(case.position, start, self._crop.size, kept)
+        sample = self._shards.read(case.position, start, self._size, kept)
         sample = mirrored(_with_labels(sample, case), self._crop.flip, generator)
         if self._artefacts.active:
             drawn = artefacts.draw(self._artefacts, len(sample.sequence), generator)
