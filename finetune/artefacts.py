@@ -116,8 +116,8 @@ def bias_field(shape: tuple[int, ...], coefficients: Sequence[float]) -> Tensor:
     terms = np.indices((_BIAS_ORDER + 1,) * 3).sum(0) <= _BIAS_ORDER
     table = np.zeros(terms.shape)
     table[terms] = coefficients
-    axes = (np.linspace(-1, 1, side) if side > 1 else np.zeros(1) for side in shape)
-    return torch.from_numpy(np.exp(polygrid3d(*axes, table))).float()
+    x, y, z = (np.linspace(-1, 1, side) if side > 1 else np.zeros(1) for side in shape)
+    return torch.from_numpy(np.exp(polygrid3d(x, y, z, table))).float()
 
 
 def _kspace_noise(image: Tensor, sigma: float, seed: int) -> Tensor:
