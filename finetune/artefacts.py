@@ -1,13 +1,15 @@
-"""MRI artefacts by TorchIO on top of the augmentation: bias field, k-space noise and spikes.
+"""MRI artefacts on top of the augmentation: bias field, k-space noise and spikes, as in TorchIO.
 
 What is random is drawn from an explicit generator, apart from its application. TorchIO is imported
-when the first artefact is applied.
+when the first spike is applied.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from numpy.polynomial.polynomial import polygrid3d
 from torch import Tensor
 
 from gliomoe.data_shards.batch import StudySample
@@ -88,17 +90,34 @@ def _apply_one(volume: Tensor, drawn: Artefacts) -> Tensor:
     """One volume, [D, H, W]."""
     if drawn == Artefacts(None, None, None):
         return volume
-    import torchio as tio
-
     image = volume[None]
     if drawn.bias is not None:
-        image = tio.BiasField(coefficients=list(drawn.bias), order=BIAS_ORDER)(image)
+        image = image * bias_field(tuple(volume.shape), drawn.bias)
     if drawn.noise is not None:
         image = kspace_noise(image, *drawn.noise)
     if drawn.spike is not None:
+        import torchio as tio
+
         position, height = drawn.spike
         image = tio.Spike(spikes_positions=np.array([position]), intensity=height)(image)
     return torch.where(volume != 0, image[0].to(volume.dtype), 0.0)
+
+
+def bias_field(shape: tuple[int, ...], coefficients: Sequence[float]) -> Tensor:
+    """The exponential of a polynomial of order 3 on the grid, TorchIO's `BiasField`.
+
+    TorchIO sums the terms voxel by voxel, at fifteen times the cost.
+
+    Args:
+        shape: D, H, W.
+        coefficients: Of the terms x^i y^j z^k with i + j + k up to 3, k running fastest; the
+            coordinates go from -1 to 1 along each side.
+    """
+    terms = np.indices((BIAS_ORDER + 1,) * 3).sum(0) <= BIAS_ORDER
+    table = np.zeros(terms.shape)
+    table[terms] = coefficients
+    x, y, z = (np.linspace(-1, 1, side) if side > 1 else np.zeros(1) for side in shape)
+    return torch.from_numpy(np.exp(polygrid3d(x, y, z, table))).float()
 
 
 def kspace_noise(image: Tensor, sigma: float, seed: int) -> Tensor:

@@ -157,12 +157,18 @@ def known_tasks(shards: ShardSet, labels: Path | None) -> set[str]:
     Raises:
         UsageError: If the table does not fit the studies.
     """
-    if labels is None:
-        table: Mapping[str, Targets] = _own_labels(shards)
-    else:
-        table = settle(_matched(shards, labels)[0])[0]
+    table = known_targets(shards, labels)
     known = {task for told in table.values() for task in told if not math.isnan(told[task])}
     return known | ({"seg"} if any(shards.entry(i).has_seg for i in range(len(shards))) else set())
+
+
+def known_targets(shards: ShardSet, labels: Path | None) -> Mapping[str, Targets]:
+    """Study key → marker task → target: of a table, or without one, of the studies' own labels.
+
+    Raises:
+        UsageError: If the table does not fit the studies.
+    """
+    return _own_labels(shards) if labels is None else settle(_matched(shards, labels)[0])[0]
 
 
 def _own_labels(shards: ShardSet) -> dict[str, dict[str, float]]:

@@ -5,7 +5,7 @@ being equally likely, the others on any tissue.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -119,6 +119,17 @@ class MixedCrops(Dataset[StudySample]):
         """Sample `number` of the run."""
         part, own = self._mixture.draw(number)
         return self._parts[part][own]
+
+
+def fitting_crop(crop: CropConfig, shapes: Iterable[Sequence[int]]) -> CropConfig:
+    """Crops no larger than the largest grid, beyond which all of them would be empty.
+
+    Args:
+        crop: As configured.
+        shapes: D, H, W of all studies that are cropped.
+    """
+    d, h, w = np.minimum(crop.size, np.max(list(shapes), axis=0)).tolist()
+    return replace(crop, size=(d, h, w))
 
 
 def candidate_centres(sample: StudySample, rng: np.random.Generator) -> list[Tensor]:

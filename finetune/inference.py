@@ -1,7 +1,8 @@
 """Prediction of one study: sliding window, flips, ensemble of models, uncertainty.
 
-Windows without tissue are not computed. Markers are averaged over windows, each weighted by the
-tumour found in it, as training looks at crops with tumour only.
+Of a study larger than a window only the box of its tissue is covered, and windows without tissue
+are not computed; what is left out is background. Markers are averaged over windows, each weighted
+by the tumour found in it, as training looks at crops with tumour only.
 Shapes: M models, V volumes, R regions, D H W voxels, W windows in one call.
 """
 
@@ -121,7 +122,8 @@ def _predict_one(
     """Region probabilities and marker probabilities of one model, on the CPU."""
     device = next(model.parameters()).device
     windows = _Windows(model, sample, config.precision)
-    voxels = sample.voxels[None].to(device)
+    box = tissue_box(sample.voxels, config.window)
+    voxels = sample.voxels[:, *box][None].to(device)
     if all(side <= most for side, most in zip(voxels.shape[2:], config.window, strict=True)):
         dense = windows(voxels)
     else:
@@ -138,7 +140,35 @@ def _predict_one(
         )
         assert isinstance(blended, Tensor)  # as `windows` returns one
         dense = blended
-    return (dense[0].float().cpu() if windows.segments else None), windows.markers()
+    if not windows.segments:
+        return None, windows.markers()
+    regions = torch.zeros(len(REGIONS), *sample.voxels.shape[1:])
+    regions[:, *box] = dense[0].float().cpu()
+    return regions, windows.markers()
+
+
+def tissue_box(voxels: Tensor, window: Sequence[int]) -> tuple[slice, slice, slice]:
+    """What of a study windows must cover: the tissue, and at least a window around it.
+
+    Args:
+        voxels: [V, D, H, W], with tissue somewhere.
+        window: D, H, W; an axis that is no longer is kept whole.
+
+    Returns:
+        A part of each axis.
+    """
+    tissue = (voxels != 0).any(0)
+    parts = []
+    for axis, most in enumerate(window):
+        whole = tissue.shape[axis]
+        others = [other for other in range(3) if other != axis]
+        places = tissue.amax(others).nonzero()
+        first, last = int(places[0]), int(places[-1])
+        length = min(max(last + 1 - first, most), whole)
+        start = min(max((first + last + 1 - length) // 2, 0), whole - length)
+        parts.append(slice(start, start + length))
+    d, h, w = parts
+    return d, h, w
 
 
 class _Windows:

@@ -29,7 +29,7 @@ from gliomoe.finetune.cases import (
     write_conflicts,
 )
 from gliomoe.finetune.config import SCRATCH, FinetuneConfig
-from gliomoe.finetune.dataset import CropDataset, MixedCrops, read_case
+from gliomoe.finetune.dataset import CropDataset, MixedCrops, fitting_crop, read_case
 from gliomoe.finetune.freeze import freeze
 from gliomoe.finetune.inputs import check_options, gene_tables, with_inputs
 from gliomoe.finetune.loop import FoldData, train_fold
@@ -99,6 +99,10 @@ def prepare(config: FinetuneConfig) -> Prepared:
         DataError: If a case cannot be read.
         CheckpointError: If the checkpoint is damaged.
     """
+    if config.labels is not None:
+        read_label_table(config.labels)  # a bad table is refused before anything is fetched
+    else:
+        require_labels(config.data, config.markers)
     checkpoint = None if config.from_ == SCRATCH else fetch(config.from_)
     architecture, preprocessing = _architecture(config, checkpoint)
     model = create_model(architecture["name"], config.tasks, **architecture["overrides"])
@@ -110,10 +114,6 @@ def prepare(config: FinetuneConfig) -> Prepared:
     if teaching is not None:
         check_teacher(teaching, model, config, preprocessing)
     gene_tables(model, config.genes)  # bad tables are refused before cases are preprocessed
-    if config.labels is not None:
-        read_label_table(config.labels)
-    else:
-        require_labels(config.data, config.markers)
     shards = open_or_build(
         config.data,
         config.cache or config.out / "shards",
@@ -304,11 +304,16 @@ def _fold_data(
     train = prepared.chosen(fold.train)
     counts = task_counts(train, config.markers)
     seed = seed_for(config.seed, "crops", number)
+    shapes = [prepared.shards.entry(case.position).shape for case in train]
+    unlabelled = None if teacher is None else teacher.shards
+    if teacher is not None and unlabelled is not None:
+        shapes += [unlabelled.entry(study.position).shape for study in teacher.studies]
+    crop = fitting_crop(config.crop, shapes)
     crops: CropDataset | MixedCrops
-    crops = labelled = CropDataset(prepared.shards, train, config.crop, config.artefacts, seed)
-    if teacher is not None and teacher.shards is not None:
+    crops = labelled = CropDataset(prepared.shards, train, crop, config.artefacts, seed)
+    if teacher is not None and unlabelled is not None:
         own = seed_for(config.seed, "unlabelled", number)
-        others = CropDataset(teacher.shards, teacher.studies, config.crop, config.artefacts, own)
+        others = CropDataset(unlabelled, teacher.studies, crop, config.artefacts, own)
         crops = MixedCrops(labelled, others, config.distil.share, seed)
     return FoldData(
         number=number,

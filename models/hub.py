@@ -68,7 +68,7 @@ def fetch(source: str | Path, out: Path | None = None) -> Path:
 
     Raises:
         CheckpointError: If there is no checkpoint, a file is damaged, or `out` holds another.
-        ModelError: If `source` is neither a folder nor an http(s) address.
+        ModelError: If `source` is neither the folder of a checkpoint nor an http(s) address.
     """
     text = str(source)
     if text.startswith(("https://", "http://")):
@@ -77,6 +77,11 @@ def fetch(source: str | Path, out: Path | None = None) -> Path:
         folder = Path(text.removeprefix("file://"))
         if "://" in str(folder) or not folder.is_dir():
             raise ModelError(f"{text}: neither a folder nor an http(s) address of one")
+        if not (folder / CONFIG).is_file():
+            raise ModelError(
+                f"{text}: no checkpoint, it has no {CONFIG}; gliomoe export "
+                "makes one of a pretraining run"
+            )
         verify_files(folder, read_config(folder))
     if out is None or out.resolve() == folder.resolve():
         return folder

@@ -86,14 +86,14 @@ def ask(training: Training, monitor: Monitor, step: int) -> None:
 
 def show(training: Training, monitor: Monitor, views: Views, step: int) -> None:
     """Weights of the sequences and, every so often, pictures."""
-    from gliomoe.pretrain.monitoring.pictures import make_pictures  # matplotlib takes a second
-
     settings, objective = training.config.monitor, training.engine.module
     if step % settings.log_every == 0:
         monitor.show_fusion(objective.encoder, step)
     # Experts on other ranks are reached by all ranks together.
     needed = monitor.active or training.config.engine.expert_parallel > 1
     if settings.pictures_every and step % settings.pictures_every == 0 and needed:
+        from gliomoe.pretrain.monitoring.pictures import make_pictures  # matplotlib takes a second
+
         training.progress.at("showing")
         with monitor.at_work("pictures"):
             pictures = make_pictures(objective, views, training.about["precision"])

@@ -1,7 +1,7 @@
 """Groups in which figures are given: sequence set, protocol, grade.
 
 Notable: the protocol is a column `protocol` of the label table, or of the data's own
-`participants.tsv`; the grade is a case's label, known where the run learns it.
+`participants.tsv`; the grade is that of WHO, whether the run learns it or not.
 """
 
 import math
@@ -11,12 +11,12 @@ from pathlib import Path
 from gliomoe.data_shards.label_table import case_name, is_case_column
 from gliomoe.data_shards.reading.indexed import ShardSet
 from gliomoe.data_shards.table import plain, read_rows
-from gliomoe.finetune.cases import LabelledCase
+from gliomoe.finetune.cases import LabelledCase, known_targets
 
 UNKNOWN = {
     "sequences": None,
     "protocol": "no table of the cases has a column protocol",
-    "grade": "the run does not learn the grade, or no case has a known one",
+    "grade": "no case has a known grade",
 }
 """Grouping → why there may be no group at all; every case has sequences."""
 
@@ -39,10 +39,11 @@ def find_groups(
         UsageError: If a table cannot be read.
     """
     tables = [path for path in (labels, data / "participants.tsv") if path and path.is_file()]
+    targets = known_targets(shards, labels)
     protocols = next(filter(None, map(_protocols, tables)), {})
     groups: dict[str, Groups] = {}
     for case in cases:
-        grade = case.targets.get("grade", math.nan)
+        grade = targets.get(case.key, {}).get("grade", math.nan)
         groups[case.key] = {
             "sequences": "+".join(shards.entry(case.position).sequences),
             "protocol": protocols.get(case_name(case.key), protocols.get(case_name(case.subject))),

@@ -16,7 +16,7 @@ from torch import Generator, Tensor
 from gliomoe.data_shards.batch import StudySample
 from gliomoe.data_shards.intensity import CEILING, FLOOR, robust_range
 from gliomoe.data_shards.order import seed_for
-from gliomoe.finetune.artefacts import BIAS_ORDER, BIAS_TERMS, kspace_noise
+from gliomoe.finetune.artefacts import BIAS_TERMS, bias_field, kspace_noise
 
 HIGHEST = 5
 """The strongest severity."""
@@ -57,11 +57,9 @@ Spacing = tuple[float, ...]
 
 def _bias_field(volume: Tensor, spacing: Spacing, severity: int, generator: Generator) -> Tensor:
     """A factor of exp(polynomial of order 3) with coefficients up to 0.1 a degree."""
-    import torchio as tio
-
     drawn = 2 * torch.rand(BIAS_TERMS, generator=generator) - 1
     coefficients = (0.1 * severity * drawn).tolist()
-    return tio.BiasField(coefficients=coefficients, order=BIAS_ORDER)(volume[None])[0]
+    return volume * bias_field(tuple(volume.shape), coefficients)
 
 
 def _noise(volume: Tensor, spacing: Spacing, severity: int, generator: Generator) -> Tensor:

@@ -27,12 +27,14 @@ def run(options: Options) -> int:
 
 
 def table(metrics: dict[str, Any]) -> str:
-    """The main figures for a person."""
+    """The main figures for a person, in lines of about 100 characters."""
     blocks = [
         [f"{metrics['run']}: {metrics['cases']} cases, {metrics['folds']} fold(s)"],
         _regions(metrics["regions"]),
+        _lesions(metrics["regions"]),
         _satellites(metrics["satellites"]),
         _markers(metrics["markers"]),
+        _calibration(metrics["markers"]),
         _groups(metrics["groups"]),
         _uncertainty(metrics["uncertainty"]),
         *(_against(comparison) for comparison in metrics["against"]),
@@ -47,13 +49,26 @@ def _regions(regions: dict[str, Any]) -> list[str]:
             _cell(found["dice"]),
             _cell(found["hd95"], 1),
             _cell(found["nsd_2mm"]),
-            _cell(found["lesions"]["sensitivity"]),
-            _cell(found["lesions"]["precision"]),
             "/".join(str(count) for count in found["empty"].values()),
         ]
         for region, found in regions.items()
     ]
-    header = ["", "Dice", "HD95 mm", "NSD 2 mm", "lesions found", "true lesions", "empty t/p/both"]
+    header = ["region", "Dice", "HD95 mm", "NSD 2 mm", "empty true/predicted/both"]
+    return _aligned([header, *rows]) if rows else []
+
+
+def _lesions(regions: dict[str, Any]) -> list[str]:
+    rows = [
+        [
+            region,
+            f"{found['lesions']['found']} of {found['lesions']['lesions']}",
+            _cell(found["lesions"]["sensitivity"]),
+            f"{found['lesions']['matched']} of {found['lesions']['predicted']}",
+            _cell(found["lesions"]["precision"]),
+        ]
+        for region, found in regions.items()
+    ]
+    header = ["lesions", "found", "sensitivity", "predictions matched", "precision"]
     return _aligned([header, *rows]) if rows else []
 
 
@@ -67,45 +82,52 @@ def _satellites(classes: dict[str, Any]) -> list[str]:
 
 
 def _markers(markers: dict[str, Any]) -> list[str]:
+    rows = [
+        [
+            task,
+            str(found["cases"]),
+            _cell(_auc(task, found)),
+            _cell(found["balanced_accuracy"]),
+            _cell(found.get("sensitivity")),
+            _cell(found.get("specificity")),
+        ]
+        for task, found in markers.items()
+    ]
+    notes = [f"{task}: {found['reason']}" for task, found in markers.items() if found["reason"]]
+    header = ["task", "cases", "AUC", "balanced accuracy", "sensitivity", "specificity"]
+    return [*_aligned([header, *rows]), *notes] if rows else []
+
+
+def _calibration(markers: dict[str, Any]) -> list[str]:
     rows, notes = [], []
-    for task, found in markers.items():
-        after = found["calibration"]["after"]
-        rows.append(
-            [
-                task,
-                str(found["cases"]),
-                _cell(found["macro_auc" if task == "grade" else "auc"]),
-                _cell(found["balanced_accuracy"]),
-                _cell(found.get("sensitivity")),
-                _cell(found.get("specificity")),
-                _cell(after["log_loss"]),
-                _cell(after["ece"]),
-                f"{found['calibration']['temperature']:.2f}",
-            ]
-        )
-        notes += [f"{task}: {found['reason']}"] if found["reason"] else []
-        if reason := found["calibration"]["reason"]:
-            notes.append(f"{task}: temperature 1, {reason}")
-    header = ["", "cases", "AUC", "balanced accuracy", "sensitivity", "specificity", "log loss"]
-    return [*_aligned([[*header, "ECE", "T"], *rows]), *notes] if rows else []
+    for task, marker in markers.items():
+        found = marker["calibration"]
+        cells = [_cell(found["after"][figure]) for figure in ("log_loss", "ece")]
+        rows.append([task, *cells, f"{found['temperature']:.2f}"])
+        notes += [f"{task}: temperature 1, {found['reason']}"] if found["reason"] else []
+    header = ["calibration", "log loss", "ECE", "temperature"]
+    return [*_aligned([header, *rows]), *notes] if rows else []
 
 
 def _groups(groups: dict[str, Any]) -> list[str]:
-    rows, notes = [], []
+    """Mean Dice with its interval, AUC without: so many fit a line."""
+    rows, notes, tasks = [], [], list[str]()
     for grouping, found in groups.items():
         for value, figures in found["values"].items():
-            areas = [
-                f"{task} {_cell(marker['macro_auc' if task == 'grade' else 'auc'])}"
-                for task, marker in figures["markers"].items()
-            ]
-            name = f"{grouping} {value}"
-            rows.append([name, str(figures["cases"]), _cell(figures["mean_dice"]), *areas])
+            areas = {task: _auc(task, marker) for task, marker in figures["markers"].items()}
+            tasks = list(areas)
+            cells = ["–" if area is None else f"{area['value']:.3f}" for area in areas.values()]
+            name, cases = f"{grouping} {value}", str(figures["cases"])
+            rows.append([name, cases, _cell(figures["mean_dice"]), *cells])
         notes += [f"{grouping}: {found['reason']}"] if found["reason"] else []
         if found["values"] and found["unknown"]:
             notes.append(f"{grouping}: not known of {found['unknown']} cases")
-    header = ["by group", "cases", "mean Dice", *["AUC"] * max(map(len, rows), default=3)]
-    width = max(map(len, rows), default=0)
-    return [*_aligned([header[:width], *rows]), *notes] if rows else notes
+    header = ["by group", "cases", "mean Dice", *(f"AUC {task}" for task in tasks)]
+    return [*_aligned([header, *rows]), *notes] if rows else notes
+
+
+def _auc(task: str, marker: dict[str, Any]) -> dict[str, Any] | None:
+    return marker["macro_auc" if task == "grade" else "auc"]
 
 
 def _uncertainty(tasks: dict[str, Any]) -> list[str]:
@@ -124,15 +146,16 @@ def _uncertainty(tasks: dict[str, Any]) -> list[str]:
 
 
 def _against(comparison: dict[str, Any]) -> list[str]:
-    rows = []
+    rows, notes = [], []
     for kind in ("dice", "auc", "accuracy"):
         for name, found in comparison[kind].items():
             value = None if found["difference"] is None else {"value": found["difference"]}
             cell = _cell(value and {**value, "interval": found["interval"]}, sign="+")
             p_values = [_p(found[key]) for key in ("p_value", "p_holm")]
-            rows.append([f"{kind} {name}", cell, found["test"], *p_values, found["reason"] or ""])
-    header = [f"minus {comparison['run']}", "difference", "test", "p", "p (Holm)", ""]
-    return _aligned([header, *rows]) if rows else []
+            rows.append([f"{kind} {name}", cell, found["test"], *p_values])
+            notes += [f"{kind} {name}: {found['reason']}"] if found["reason"] else []
+    header = ["minus that run", "difference", "test", "p", "p (Holm)"]
+    return [f"against {comparison['run']}", *_aligned([header, *rows]), *notes] if rows else []
 
 
 def _aligned(rows: list[list[str]]) -> list[str]:

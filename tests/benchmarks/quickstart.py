@@ -54,7 +54,10 @@ def figures(metrics: dict) -> dict:
         "cases": metrics["cases"],
         "dice": {region: figure["dice"] for region, figure in metrics["regions"].items()},
         "mean_dice": metrics["mean_dice"],
-        "auc": {task: figure.get("auc") for task, figure in metrics["markers"].items()},
+        "auc": {
+            task: figure["macro_auc" if task == "grade" else "auc"]
+            for task, figure in metrics["markers"].items()
+        },
     }
 
 

@@ -1,6 +1,7 @@
 """A tiny labelled cohort: noise with a bright ball, whose brightness tells the markers."""
 
 import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -15,6 +16,33 @@ from gliomoe.data_shards.preprocess import PreprocessConfig
 from gliomoe.data_shards.study import Study
 
 SIDE = 20
+
+PRESET = """
+shots = 8
+folds = 2
+tasks = ["seg", "idh", "grade"]
+
+[arch]
+spacing = 3.0
+set = {settings}
+
+[crop]
+size = [16, 16, 16]
+
+[train]
+epochs = 1
+steps_per_epoch = 2
+precision = "fp32"
+
+[optim]
+name = "adamw"
+lr = 3e-3
+
+[artefacts]
+bias_field = 0.0
+kspace_noise = 0.0
+spike = 0.0
+"""
 
 
 def ball_study(number: int, has_seg: bool = True) -> Study:
@@ -70,3 +98,19 @@ def write_labels() -> Callable[..., Path]:
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def tiny_settings() -> dict[str, int]:
+    """Settings that make gliomoe_tiny tinier still."""
+    size = {"patch_size": 4, "width": 24, "depth": 2, "heads": 2, "hidden": 32}
+    return {**size, "experts": 2, "expert_hidden": 16}
+
+
+@pytest.fixture(scope="session")
+def tiny_preset(tmp_path_factory: pytest.TempPathFactory, tiny_settings: dict[str, int]) -> Path:
+    """Two steps for each of two folds of eight balls; tests give what they need otherwise."""
+    path = tmp_path_factory.mktemp("preset") / "tiny.toml"
+    settings = json.dumps([f"{name}={value}" for name, value in tiny_settings.items()])
+    path.write_text(PRESET.format(settings=settings), "utf-8")
+    return path

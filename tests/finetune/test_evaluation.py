@@ -13,8 +13,11 @@ import pytest
 import torch
 
 import gliomoe.finetune.evaluate
+from gliomoe.data_shards.reading.indexed import ShardSet
 from gliomoe.data_shards.study import Study
 from gliomoe.finetune.calibration import NOT_FITTED
+from gliomoe.finetune.cases import labelled_cases
+from gliomoe.finetune.evaluation.groups import find_groups
 from gliomoe.finetune.metrics.lesions import SIZES
 from gliomoe.finetune.predictor import Predictor
 from gliomoe.launch.cli import main
@@ -140,6 +143,12 @@ def test_groups(metrics, rows):
     assert marker["auc"] is None and marker["reason"] == "all 6 cases are of one class"
 
 
+def test_grades_of_a_run_that_does_not_learn_them(folder):
+    shards, labels = ShardSet.open(folder / "test"), folder / "labels.tsv"
+    groups = find_groups(shards, labelled_cases(shards, labels, ["seg"]), labels, folder)
+    assert groups["case-20"]["grade"] == "4" and groups["case-21"]["grade"] == "2"
+
+
 def test_the_table_of_cases_has_everything(metrics, rows, out):
     assert [row["key"] for row in rows] == [f"case-{n}" for n in NUMBERS]
     for row in rows:
@@ -211,6 +220,8 @@ def test_what_is_printed(folder, tmp_path, capsys):
         assert part in text
     assert "grade: temperature 1, the model carries none" in text
     assert "protocol: not known of 1 cases" in text
+    assert "AUC idh" in text and "empty true/predicted/both" in text
+    assert max(len(line) for line in text.splitlines() if str(folder) not in line) <= 100
 
 
 def test_without_labels_and_of_a_single_case(folder, ball_shards, tmp_path, capsys):
@@ -220,7 +231,7 @@ def test_without_labels_and_of_a_single_case(folder, ball_shards, tmp_path, caps
     assert metrics["markers"]["idh"]["reason"] == "no case has a known label"
     assert metrics["groups"]["grade"] == {
         "unknown": 1,
-        "reason": "the run does not learn the grade, or no case has a known one",
+        "reason": "no case has a known grade",
         "values": {},
     }
     assert metrics["groups"]["protocol"]["reason"] == "no table of the cases has a column protocol"
@@ -229,6 +240,24 @@ def test_without_labels_and_of_a_single_case(folder, ball_shards, tmp_path, caps
     assert metrics["against"][0]["dice"]["WT"]["reason"] == "a single case"
     text = capsys.readouterr().out
     assert "protocol: no table of the cases has a column protocol" in text
+
+
+def test_labels_of_test_cases_change_no_probability_and_no_call(folder, metrics, rows, tmp_path):
+    text = (folder / "labels.tsv").read_text()
+    turned = {"mutant": "wt", "wt": "mutant", "2": "4", "4": "2"}
+    table = tmp_path / "turned.tsv"
+    cells = [[turned.get(cell, cell) for cell in line.split("\t")] for line in text.splitlines()]
+    table.write_text("\n".join("\t".join(line) for line in cells) + "\n")
+    again = evaluate(folder, tmp_path, "--labels", str(table))["markers"]["idh"]
+    other = list(csv.DictReader((tmp_path / "cases.csv").open()))
+    for ours, theirs in zip(rows, other, strict=True):
+        assert not ours["idh_label"] or ours["idh_label"] != theirs["idh_label"]
+        for column in ("idh_p_raw", "idh_p", "idh_called", "grade_p2", "grade_called"):
+            assert ours[column] == theirs[column]
+    before = metrics["markers"]["idh"]
+    assert again["calibration"]["temperature"] == before["calibration"]["temperature"] == 2
+    assert again["threshold"] == before["threshold"]
+    assert again["calibration"]["after"] != before["calibration"]["after"]
 
 
 def test_two_calls_are_equal(folder, metrics, tmp_path):

@@ -16,44 +16,15 @@ from gliomoe.launch.cli import main
 from gliomoe.models.checkpoint import read_config, save_checkpoint
 from gliomoe.models.registry import create_model
 
-TINY = """
-shots = 8
-folds = 2
-tasks = ["seg", "idh", "grade"]
-
-[arch]
-patch_size = 4
-spacing = 3.0
-
-[crop]
-size = [16, 16, 16]
-
-[train]
-epochs = 1
-steps_per_epoch = 2
-precision = "fp32"
-
-[optim]
-name = "adamw"
-lr = 3e-3
-
-[artefacts]
-bias_field = 0.0
-kspace_noise = 0.0
-spike = 0.0
-"""
-
 
 class Cohort:
     """Training shards, test shards, label tables and a preset of two steps."""
 
-    def __init__(self, folder: Path, build: Callable, write: Callable) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, build: Callable, write: Callable, preset: Path) -> None:
+        self.folder, self.preset = folder, preset
         self.train, self.test = build(range(8)), build(range(20, 25))
         self.labels = write(folder / "labels.tsv", range(8))
         self.test_labels = write(folder / "test.tsv", range(20, 25))
-        self.preset = folder / "tiny.toml"
-        self.preset.write_text(TINY, "utf-8")
 
     def finetune(self, out: Path, *more: str, labels: Path | None = None) -> int:
         where = ["--data", str(self.train), "--labels", str(labels or self.labels)]
@@ -65,8 +36,8 @@ class Cohort:
 
 
 @pytest.fixture(scope="module")
-def cohort(tmp_path_factory, ball_shards, write_labels) -> Cohort:
-    return Cohort(tmp_path_factory.mktemp("cohort"), ball_shards, write_labels)
+def cohort(tmp_path_factory, ball_shards, write_labels, tiny_preset) -> Cohort:
+    return Cohort(tmp_path_factory.mktemp("cohort"), ball_shards, write_labels, tiny_preset)
 
 
 @pytest.fixture(scope="module")
@@ -80,14 +51,14 @@ def run(cohort) -> Path:
 
 
 @pytest.fixture(scope="module")
-def checkpoint(cohort) -> Path:
+def checkpoint(cohort, tiny_settings) -> Path:
     """A pretrained encoder that has seen case-3."""
     folder = cohort.folder / "checkpoint"
     shards = ShardSet.open(cohort.train)
     torch.manual_seed(5)
     save_checkpoint(
         folder,
-        create_model("gliomoe_tiny", patch_size=4),
+        create_model("gliomoe_tiny", **tiny_settings),
         training={},
         preprocessing=shards.info["preprocess"],
         sequences=["t1", "flair"],
@@ -172,26 +143,26 @@ def test_same_seed_same_weights(cohort, run, tmp_path):
     assert weights[0].read_bytes() == weights[1].read_bytes()
 
 
-def test_a_checkpoint_brings_its_encoder(cohort, checkpoint, tmp_path):
+def test_a_checkpoint_brings_its_encoder(cohort, checkpoint, tiny_settings, tmp_path):
     frozen = ["--freeze", "encoder", "--only_folds", "0", "--allow_leakage", "True"]
     assert cohort.finetune(tmp_path / "run", "--from", str(checkpoint), *frozen) == 0
     config = read_config(tmp_path / "run/fold_0")
     assert config["training"]["from"] == str(checkpoint)
     ours = FinetunedRun.open(tmp_path / "run").models()[0].encoder.state_dict()
     torch.manual_seed(5)
-    theirs = create_model("gliomoe_tiny", patch_size=4).encoder.state_dict()
+    theirs = create_model("gliomoe_tiny", **tiny_settings).encoder.state_dict()
     kept = [name for name in ours if torch.equal(ours[name], theirs[name])]
     changed = set(ours) - set(kept)
     assert changed and all(name.endswith("by_sequence") for name in changed)
 
 
-def test_adapters_end_in_an_ordinary_checkpoint(cohort, checkpoint, tmp_path):
+def test_adapters_end_in_an_ordinary_checkpoint(cohort, checkpoint, tiny_settings, tmp_path):
     lora = ["--freeze", "lora", "--lora.rank", "2", "--only_folds", "0", "--allow_leakage", "True"]
     assert cohort.finetune(tmp_path / "run", "--from", str(checkpoint), *lora) == 0
     assert read_config(tmp_path / "run/fold_0")["training"]["freeze"] == "lora"
     ours = FinetunedRun.open(tmp_path / "run").models()[0].encoder.state_dict()
     torch.manual_seed(5)
-    theirs = create_model("gliomoe_tiny", patch_size=4).encoder.state_dict()
+    theirs = create_model("gliomoe_tiny", **tiny_settings).encoder.state_dict()
     assert ours.keys() == theirs.keys()
     changed = {name for name in ours if not torch.equal(ours[name], theirs[name])}
     assert "blocks.0.attention.qkv.weight" in changed and "norm.weight" not in changed
@@ -203,14 +174,29 @@ def test_leakage_is_refused_by_name(cohort, checkpoint, tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_checkpoint_whose_tensors_do_not_fit(cohort, tmp_path, capsys):
-    model = create_model("gliomoe_tiny", patch_size=4)
+def test_a_checkpoint_whose_tensors_do_not_fit(cohort, tiny_settings, tmp_path, capsys):
+    model = create_model("gliomoe_tiny", **tiny_settings)
     model.encoder.registers = torch.nn.Parameter(torch.zeros(2, 7))
     about = {"training": {}, "preprocessing": {"spacing": 3.0}, "sequences": ["t1"]}
     save_checkpoint(tmp_path / "misfit", model, card="", **about)
     assert cohort.finetune(tmp_path / "run", "--from", str(tmp_path / "misfit")) == 1
-    assert "registers is [2, 7], the model needs [4, 192]" in error_of(capsys)
+    assert "registers is [2, 7], the model needs [4, 24]" in error_of(capsys)
     assert not (tmp_path / "run").exists()
+
+
+def test_the_folder_of_a_run_is_no_checkpoint(cohort, run, tmp_path, capsys):
+    assert cohort.finetune(tmp_path / "run", "--from", str(run)) == 2
+    assert f"{run}: no checkpoint, it has no config.json" in error_of(capsys)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_missing_table_is_refused_before_the_checkpoint_is_read(
+    cohort, checkpoint, tmp_path, capsys
+):
+    labels = tmp_path / "none.tsv"
+    assert cohort.finetune(tmp_path / "run", "--from", str(checkpoint), labels=labels) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "none.tsv: no such label table" in line
 
 
 @pytest.mark.parametrize(
@@ -238,7 +224,7 @@ def test_what_contradicts_a_checkpoint(cohort, checkpoint, tmp_path, capsys, mor
         (["--data", "nowhere"], 2, "nowhere"),
         (["--labels", "none.tsv"], 2, "none.tsv: no such label table"),
         (["--tasks", "seg", "idhh"], 2, "idhh"),
-        (["--freeze", "partial", "--train_blocks", "7"], 2, "gliomoe_tiny has 6 blocks"),
+        (["--freeze", "partial", "--train_blocks", "3"], 2, "gliomoe_tiny has 2 blocks"),
     ],
 )
 def test_wrong_calls_are_one_line_and_leave_nothing(cohort, tmp_path, capsys, more, code, message):

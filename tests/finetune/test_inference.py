@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from gliomoe.data_shards.batch import StudyBatch, StudySample
-from gliomoe.finetune.inference import InferenceConfig, binary_entropy, predict_study
+from gliomoe.finetune.inference import InferenceConfig, binary_entropy, predict_study, tissue_box
 from gliomoe.models.errors import ModelError
 from gliomoe.models.features import Features, Predictions
 
@@ -60,6 +60,33 @@ def test_windows_of_air_are_not_computed_and_are_background():
     prediction = predict_study([model], study, InferenceConfig((4, 10, 12), 0.0, precision="fp32"))
     assert all(batch.voxels.flatten(1).any(1).all() for batch in model.seen.batches)
     assert prediction.regions[:, 12:].eq(0).all()
+
+
+@pytest.mark.parametrize(
+    ("window", "box"),
+    [
+        ((4, 4, 4), ((2, 8), (1, 9), (1, 11))),  # the tissue
+        ((30, 10, 12), ((0, 20), (0, 10), (0, 12))),  # no axis is longer than the window
+        ((8, 4, 12), ((1, 9), (1, 9), (0, 12))),  # a window around it
+        ((14, 8, 10), ((0, 14), (1, 9), (1, 11))),  # and inside the grid
+    ],
+)
+def test_windows_cover_the_box_of_the_tissue(window, box):
+    found = tissue_box(sample().voxels, window)
+    assert tuple((part.start, part.stop) for part in found) == box
+
+
+def test_air_around_the_tissue_costs_nothing_and_changes_nothing():
+    study, config = sample((20, 10, 12)), InferenceConfig(window=(6, 8, 8), precision="fp32")
+    model, alone = Voxelwise(), Voxelwise()
+    prediction = predict_study([model], study, config)
+    cut = replace(study, voxels=study.voxels[:, 2:8, 1:9, 1:11])
+    expected = predict_study([alone], cut, config)
+    inside = prediction.regions[:, 2:8, 1:9, 1:11]
+    assert torch.equal(inside, expected.regions)
+    assert prediction.regions.count_nonzero() == inside.count_nonzero()
+    assert torch.equal(prediction.markers["idh"], expected.markers["idh"])
+    assert len(model.seen.batches) == len(alone.seen.batches) == 1
 
 
 def test_a_small_study_is_one_window():
@@ -166,4 +193,6 @@ def test_flips_are_the_mean_of_eight_predictions_by_hand():
     torch.testing.assert_close(flipped.markers["grade"], torch.stack(markers).mean(0))
     assert not torch.allclose(flipped.regions, regions[0], atol=1e-3)
     both = predict_study([Sloping(), Sloping(-1.0)], study, replace(config, flips=True))
-    torch.testing.assert_close(both.regions, torch.full_like(both.regions, 0.5))
+    expected = torch.zeros_like(both.regions)
+    expected[:, 1:9, 1:9, 1:11] = 0.5  # the box of the tissue; air beyond it is background
+    torch.testing.assert_close(both.regions, expected)

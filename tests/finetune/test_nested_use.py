@@ -9,39 +9,13 @@ import pytest
 from gliomoe.data_shards.reading.indexed import ShardSet
 from gliomoe.launch.cli import main
 
-PRESET = """
-shots = 8
-folds = 2
-only_folds = [0]
-tasks = ["seg", "idh", "grade"]
-
-[arch]
-patch_size = 4
-spacing = 3.0
-set = ["width=24", "depth=2", "heads=2", "hidden=32", "experts=2", "expert_hidden=16"]
-
-[crop]
-size = [16, 16, 16]
-
-[train]
-epochs = 1
-steps_per_epoch = 2
-precision = "fp32"
-
-[artefacts]
-bias_field = 0.0
-kspace_noise = 0.0
-spike = 0.0
-"""
-
 Finetune = Callable[..., Path]
 
 
 @pytest.fixture(scope="module")
-def finetune(tmp_path_factory, ball_shards) -> Finetune:
+def finetune(tmp_path_factory, ball_shards, tiny_preset) -> Finetune:
     """A function that fine-tunes eight of ten balls, the labels of some of them turned round."""
     folder = tmp_path_factory.mktemp("nested")
-    (folder / "preset.toml").write_text(PRESET, "utf-8")
     shards = ball_shards(range(10))
 
     def run(name: str, turned: Collection[str] = (), *more: str) -> Path:
@@ -51,7 +25,7 @@ def finetune(tmp_path_factory, ball_shards) -> Finetune:
             rows.append(f"case-{number}\t{int(mutant)}\t{2 if mutant else 4}")
         labels = folder / f"{name}.tsv"
         labels.write_text("\n".join(rows) + "\n", "utf-8")
-        command = ["finetune", str(folder / "preset.toml"), "--data", str(shards)]
+        command = ["finetune", str(tiny_preset), "--only_folds", "0", "--data", str(shards)]
         where = ["--labels", str(labels), "--out", str(folder / name)]
         assert main([*command, *where, *more]) == 0
         return folder / name

@@ -17,35 +17,6 @@ from gliomoe.finetune.config import FinetuneConfig, TrainConfig
 from gliomoe.finetune.parallel import fold_device, run_side_by_side
 from gliomoe.launch.cli import main
 
-PRESET = """
-shots = 8
-folds = 2
-tasks = ["seg", "idh"]
-
-[arch]
-patch_size = 4
-spacing = 3.0
-set = ["width=24", "depth=2", "heads=2", "hidden=32", "experts=2", "expert_hidden=16"]
-
-[crop]
-size = [16, 16, 16]
-
-[train]
-epochs = 40
-steps_per_epoch = 1
-validate_every = 20
-precision = "fp32"
-
-[optim]
-name = "adamw"
-lr = 3e-3
-
-[artefacts]
-bias_field = 0.0
-kspace_noise = 0.0
-spike = 0.0
-"""
-
 
 def config_of(folder: Path, side_by_side: int = 2) -> FinetuneConfig:
     train = TrainConfig(device="cpu", parallel=side_by_side)
@@ -108,12 +79,13 @@ def test_gpus_are_dealt_out_in_turn(monkeypatch):
 
 
 @pytest.fixture
-def command(tmp_path, ball_shards, write_labels) -> Callable[[str], list[str]]:
+def command(tmp_path, ball_shards, write_labels, tiny_preset) -> Callable[[str], list[str]]:
     """Arguments that fine-tune two folds into a folder."""
     labels = write_labels(tmp_path / "labels.tsv", range(8))
-    (tmp_path / "preset.toml").write_text(PRESET, "utf-8")
-    data = ["--data", str(ball_shards(range(8))), "--labels", str(labels)]
-    return lambda out: ["finetune", str(tmp_path / "preset.toml"), *data, "--out", str(out)]
+    data = ["--data", str(ball_shards(range(8))), "--labels", str(labels), "--tasks", "seg", "idh"]
+    train = {"epochs": 40, "steps_per_epoch": 1, "validate_every": 20}
+    flags = [part for name, n in train.items() for part in (f"--train.{name}", str(n))]
+    return lambda out: ["finetune", str(tiny_preset), *data, *flags, "--out", str(out)]
 
 
 @pytest.mark.slow

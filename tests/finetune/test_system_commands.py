@@ -11,23 +11,6 @@ from gliomoe.launch.cli import main
 from gliomoe.models.checkpoint import read_config
 from gliomoe.models.glioma_genes import ASSAYS, GENES
 
-PRESET = """
-shots = 8
-folds = 2
-only_folds = [0]
-
-[arch]
-spacing = 3.0
-
-[crop]
-size = [16, 16, 16]
-
-[train]
-epochs = 1
-steps_per_epoch = 2
-precision = "fp32"
-"""
-
 MAGPIE = [
     "--tasks",
     "seg",
@@ -67,9 +50,8 @@ MDL_CA = [
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """A preset, and a gene table of the cases."""
+    """With a gene table of the cases."""
     folder = tmp_path_factory.mktemp("systems")
-    (folder / "tiny.toml").write_text(PRESET)
     columns = [f"{gene}_{assay}" for gene in GENES for assay in ASSAYS]
     lines = ["\t".join(["participant_id", *columns])]
     rng = np.random.default_rng(0)
@@ -81,13 +63,14 @@ def folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def finetune(folder, ball_shards, write_labels):
+def finetune(folder, ball_shards, write_labels, tiny_preset):
     """A function that fine-tunes a system on eight balls and returns the exit code."""
     train, labels = ball_shards(range(8)), write_labels(folder / "labels.tsv", range(8))
 
     def run(out: Path, *more: str) -> int:
-        command = ["finetune", str(folder / "tiny.toml"), "--data", str(train)]
-        return main([*command, "--labels", str(labels), "--out", str(out), *more])
+        command = ["finetune", str(tiny_preset), "--only_folds", "0", "--data", str(train)]
+        where = ["--labels", str(labels), "--out", str(out)]
+        return main([*command, *where, "--arch.set", *more])
 
     return run
 

@@ -22,6 +22,7 @@ from gliomoe.finetune.dataset import (
     CropDataset,
     candidate_centres,
     crop_start,
+    fitting_crop,
     kept_sequences,
     mirrored,
     read_case,
@@ -178,6 +179,16 @@ def test_crops_depend_on_their_number_alone(fold):
     assert math.isnan(unlabelled.targets["seg"]) and not unlabelled.seg.any()
 
 
+def test_crops_are_no_larger_than_the_largest_grid(fold):
+    config, data = fold
+    crop = replace(config.crop, size=(64, 16, 20))
+    shards, cases = data.train._shards, data.train._cases
+    crop = fitting_crop(crop, [shards.entry(case.position).shape for case in cases])
+    large = CropDataset(shards, cases, crop, QUIET, seed=0)
+    assert all(large[n].seg.shape == (20, 16, 20) for n in range(6))
+    assert fitting_crop(crop, [(8, 30, 8), (30, 8, 10)]).size == (20, 16, 10)
+
+
 def test_crops_lose_sequences_by_their_number(fold):
     config, data = fold
     crop = replace(config.crop, sequence_dropout=0.5)
@@ -234,7 +245,7 @@ def test_crops_stay_inside_the_grid(centre, shape, expected):
 
 
 def test_artefacts_change_tissue_only_and_repeat(fold):
-    _, data = fold
+    config, data = fold
     sample = data.validation[0]
     every = ArtefactConfig(bias_field=1, kspace_noise=1, spike=1)
     drawn = artefacts.draw(every, 2, torch.Generator().manual_seed(1))
@@ -245,6 +256,18 @@ def test_artefacts_change_tissue_only_and_repeat(fold):
     assert not torch.equal(once.voxels, sample.voxels)
     nothing = artefacts.draw(QUIET, 2, torch.Generator())
     assert torch.equal(artefacts.apply(sample, nothing).voxels, sample.voxels)
+    crops = CropDataset(data.train._shards, data.train._cases, config.crop, every, seed=0)
+    assert torch.equal(crops[0].voxels, crops[0].voxels)
+    assert not torch.equal(crops[0].voxels, data.train[0].voxels)
+
+
+@pytest.mark.parametrize("shape", [(5, 8, 7), (1, 4, 3)])
+def test_the_bias_field_is_that_of_torchio(shape):
+    import torchio
+
+    coefficients = torch.rand(20, generator=torch.Generator().manual_seed(0)).sub(0.5).tolist()
+    expected = torchio.BiasField(coefficients=coefficients, order=3)(torch.ones(1, *shape))
+    torch.testing.assert_close(artefacts.bias_field(shape, coefficients), expected[0])
 
 
 def test_summary_is_plain_json(fold, tmp_path):

@@ -15,15 +15,17 @@ import zlib
 from pathlib import Path
 from types import SimpleNamespace
 
-import deepspeed  # noqa: F401
+import deepspeed.runtime.zero.muon.muon_optimizer  # noqa: F401  every engine imports it: seconds
 import torch.utils.tensorboard  # noqa: F401
 
 from gliomoe.data_shards.files import write_json
+from gliomoe.launch import options  # noqa: F401
 from gliomoe.launch.cli import main
 from gliomoe.launch.commands import pretrain  # noqa: F401
 from gliomoe.pretrain import loop, train  # noqa: F401
 from gliomoe.pretrain.engine import writing
 from gliomoe.pretrain.engine.engine import Engine
+from gliomoe.pretrain.planning import work  # noqa: F401
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h: a signal for when the parent ends
 
