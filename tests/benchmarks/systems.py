@@ -7,8 +7,9 @@ one, evaluated on 12 others. Real, with DATA the folder `brats` of GLIOMOE_TEST_
 of its 7 cases, the regions alone, each case measured with the fold that did not train on it and
 whose last epoch counts, so that nothing is chosen by the case. Both are cut short for a CPU, the
 large systems most: a row shows that a system runs and repeats, and what it costs, not how good it
-is. Figures alone are kept. WORK holds the runs. Writes tests/benchmarks/results/systems.json after
-each system; with the same WORK it continues, and rows that are there are not measured again.
+is. Seconds are of a machine that may do other work too. Figures alone are kept, WORK holds the
+runs. Writes tests/benchmarks/results/systems.json after each system; with the same WORK it
+continues, and rows that are there are not measured again.
 """
 
 import argparse
