@@ -137,7 +137,8 @@ def _cell(row: Row, column: str, sign: str) -> str:
     low, high = (row.get(end) for end in _ENDS[column])
     text = f"{row[column]:{sign}.3f}"
     if low is not None and high is not None:
-        text += f" [{low:{sign}.2f}, {high:{sign}.2f}]"
+        digits = 2 if column == "value" else 3  # whether it excludes 0 must be seen
+        text += f" [{low:{sign}.{digits}f}, {high:{sign}.{digits}f}]"
     return f"{text}*" if column != "value" and _significant(row) else text
 
 

@@ -58,7 +58,7 @@ def forest_figure(rows: Sequence[Row]) -> Figure:
             axis.set_xlabel("difference")
             axis.tick_params(axis="y", length=0)
             axis.grid(False, axis="y")
-        below(figure, axes)
+        below(figure, *axes)
     return figure
 
 
@@ -96,5 +96,5 @@ def _curves(rows: Sequence[Row], x: str, line: str, xlabel: str) -> Figure:
             axis.set_title(measure)
         for axis in grid[-1]:
             axis.set_xlabel(xlabel)
-        below(figure, grid[0])
+        below(figure, *grid[0])
     return figure
