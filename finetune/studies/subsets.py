@@ -10,7 +10,7 @@ import tyro
 from tqdm import tqdm
 
 from gliomoe.data_shards.batch import StudySample
-from gliomoe.data_shards.errors import UsageError
+from gliomoe.data_shards.errors import DataError, UsageError
 from gliomoe.data_shards.label_table import shown
 from gliomoe.data_shards.reading.indexed import ShardSet
 from gliomoe.data_shards.sequences import SEQUENCES
@@ -59,6 +59,7 @@ def study_subsets(config: SubsetsConfig, provenance: dict[str, Any]) -> dict[str
         The content of `study.json`.
 
     Raises:
+        DataError: If a sequence of a case is empty.
         UsageError: If the model needs certain sequences, a case lacks one that was named, or there
             are fewer than two or more than `MOST`.
     """
@@ -80,6 +81,7 @@ def study_subsets(config: SubsetsConfig, provenance: dict[str, Any]) -> dict[str
     bar = tqdm(total=len(cases) * len(found), desc="subsets", unit="prediction", disable=None)
     for case in cases:
         sample = read_case(shards, case)
+        refuse_empty(sample)
         for subset, scores in found.items():
             scores.append(score(run, models, only(sample, subset)))
             bar.update()
@@ -101,6 +103,15 @@ def subsets(names: Sequence[str]) -> list[tuple[str, ...]]:
     """Every non-empty subset, the largest first, each in the order of `names`."""
     sizes = range(len(names), 0, -1)
     return [subset for size in sizes for subset in combinations(names, size)]
+
+
+def refuse_empty(sample: StudySample) -> None:
+    """Raise `DataError` if a sequence shows nothing, so that there is nothing to predict from."""
+    for volume, number in zip(sample.voxels, sample.sequence.tolist(), strict=True):
+        if not volume.any():
+            raise DataError(
+                f"case {sample.key}: {SEQUENCES[number]} is empty; mend the case or leave it out"
+            )
 
 
 def only(sample: StudySample, names: Sequence[str]) -> StudySample:

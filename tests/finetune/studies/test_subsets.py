@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from gliomoe.data_shards.batch import StudySample
+from gliomoe.data_shards.errors import DataError
 from gliomoe.data_shards.sequences import SEQUENCES
-from gliomoe.finetune.studies.subsets import only, subsets
+from gliomoe.finetune.studies.subsets import only, refuse_empty, subsets
 from gliomoe.launch.cli import main
 
 
@@ -27,6 +28,15 @@ def test_a_subset_keeps_its_volumes():
     kept = only(sample, ("t1", "flair"))
     assert kept.voxels.flatten().tolist() == [0, 1]
     assert kept.sequence.tolist() == numbers[:2]
+
+
+def test_an_empty_sequence_is_named():
+    numbers = torch.tensor([SEQUENCES.index(name) for name in ("flair", "t1")])
+    voxels = torch.ones(2, 2, 2, 2)
+    refuse_empty(StudySample("s", voxels, numbers, torch.ones(3)))
+    voxels[1] = 0
+    with pytest.raises(DataError, match="case s: t1 is empty"):
+        refuse_empty(StudySample("s", voxels, numbers, torch.ones(3)))
 
 
 def command(folder, out, *more):
