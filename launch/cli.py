@@ -86,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         name, rest = _command(args)
         return _run(name, rest)
     except KeyboardInterrupt:
-        print(f"gliomoe {name}: interrupted; the same command continues", file=sys.stderr)
+        print(f"{_called(name)}: interrupted; the same command continues", file=sys.stderr)
         return INTERRUPTED
     except SystemExit as stop:  # help was printed
         return int(stop.code or 0)
@@ -97,7 +97,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if debug:
             traceback.print_exc()
         if not _said_beside(error):
-            print(f"gliomoe {name}: error: {_explain(error)}", file=sys.stderr)
+            print(f"{_called(name)}: error: {_explain(error)}", file=sys.stderr)
         return getattr(error, "exit_code", 1)
 
 
@@ -165,6 +165,11 @@ def _description(name: str, module: ModuleType) -> str:
             f"Presets: {', '.join(names)}."
         )
     return f"{text[0].upper()}{text[1:]}\n\nExample:\n  {module.EXAMPLE}"
+
+
+def _called(name: str) -> str:
+    """The command as it was called, as far as it was understood."""
+    return f"gliomoe {name}".rstrip()
 
 
 def _said_beside(error: Exception) -> bool:
