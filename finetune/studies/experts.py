@@ -7,12 +7,10 @@ Shapes: N tokens, E experts, T tissues, d h w the grid of the tokens, D H W voxe
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import tyro
 from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn import functional
@@ -21,7 +19,6 @@ from tqdm import tqdm
 from gliomoe.data_shards.batch import StudySample
 from gliomoe.data_shards.errors import UsageError
 from gliomoe.finetune.dataset import read_case
-from gliomoe.finetune.evaluate import open_cases
 from gliomoe.finetune.explain import predict_window
 from gliomoe.finetune.inference import InferenceConfig
 from gliomoe.finetune.inputs import with_inputs
@@ -31,7 +28,7 @@ from gliomoe.finetune.precision import pick_device
 from gliomoe.finetune.run import FinetunedRun
 from gliomoe.finetune.studies.output import Row, write_study
 from gliomoe.finetune.studies.plots import distinct, panels
-from gliomoe.finetune.studies.scores import ModelStudyConfig, difference, ends
+from gliomoe.finetune.studies.scores import RunStudyConfig, difference, ends
 from gliomoe.models.features import Routing
 from gliomoe.models.model import Model
 from gliomoe.models.moe.router import Router
@@ -41,17 +38,8 @@ TISSUES = {"NCR": 1, "ED": 2, "ET": 3, "healthy": 0}
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExpertsConfig(ModelStudyConfig):
-    """Which model on which cases."""
-
-    run: tyro.conf.Positional[Path]
-    """A fine-tuned run, whose first fold is looked at, or one fine-tuned checkpoint."""
-    data: Path
-    """Shard set with kept ids, or a raw folder (BIDS, BraTS)."""
-    labels: Path | None = None
-    """CSV or TSV with the cases' labels; without it those that the data carry themselves."""
-    cache: Path | None = None
-    """Where a raw folder's shard set is kept; None: OUT/shards."""
+class ExpertsConfig(RunStudyConfig):
+    """Which model on which cases; of a run the first fold is looked at."""
 
 
 @dataclass(frozen=True)
@@ -87,13 +75,7 @@ def study_experts(config: ExpertsConfig, provenance: dict[str, Any]) -> dict[str
     model = run.models(pick_device(config.device))[0]
     if not any(isinstance(part, Router) for part in model.modules()):
         raise UsageError(f"{config.run}: {model.config['name']} has no mixture of experts")
-    shards, cases = open_cases(
-        [run],
-        config.data,
-        config.labels,
-        config.cache or config.out / "shards",
-        config.allow_leakage,
-    )
+    shards, cases = config.cases_of(run)
     cases = [c for c in cases if shards.entry(c.position).has_seg]
     if not cases:
         raise UsageError(f"{config.data}: no labelled case has a segmentation to compare with")

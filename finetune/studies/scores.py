@@ -9,10 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import tyro
 
 from gliomoe.data_shards.batch import StudySample
 from gliomoe.data_shards.labels import REGIONS, to_regions
+from gliomoe.data_shards.reading.indexed import ShardSet
 from gliomoe.finetune.calibration import calibrated
+from gliomoe.finetune.cases import LabelledCase
+from gliomoe.finetune.evaluate import open_cases
 from gliomoe.finetune.inference import predict_study
 from gliomoe.finetune.losses import GRADES
 from gliomoe.finetune.metrics.auc import delong_auc
@@ -38,6 +42,25 @@ class ModelStudyConfig:
     """Measure on cases that a run has seen."""
     device: str = "auto"
     """`auto`: the GPU if there is one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunStudyConfig(ModelStudyConfig):
+    """Options of every study of one run on one cohort."""
+
+    run: tyro.conf.Positional[Path]
+    """Folder of a fine-tuned run, or one fine-tuned checkpoint."""
+    data: Path
+    """Shard set with kept ids, or a raw folder (BIDS, BraTS)."""
+    labels: Path | None = None
+    """CSV or TSV with the cases' labels; without it those that the data carry themselves."""
+    cache: Path | None = None
+    """Where a raw folder's shard set is kept; None: OUT/shards."""
+
+    def cases_of(self, run: FinetunedRun) -> tuple[ShardSet, list[LabelledCase]]:
+        """The studies and their labelled cases; errors as of `open_cases`."""
+        cache = self.cache or self.out / "shards"
+        return open_cases([run], self.data, self.labels, cache, self.allow_leakage)
 
 
 @dataclass(frozen=True)

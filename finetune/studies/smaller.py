@@ -30,6 +30,7 @@ from gliomoe.finetune.precision import pick_device
 from gliomoe.finetune.run import FinetunedRun
 from gliomoe.finetune.studies.output import Row
 from gliomoe.finetune.studies.plots import below, colours, panels
+from gliomoe.finetune.studies.scores import ModelStudyConfig
 from gliomoe.models.checkpoint import WEIGHTS
 from gliomoe.models.model import Model
 from gliomoe.models.registry import parameter_counts
@@ -37,22 +38,16 @@ from gliomoe.models.registry import parameter_counts
 MEAN = "Dice mean"
 
 
-@dataclass(frozen=True)
-class SmallerConfig:
+@dataclass(frozen=True, kw_only=True)
+class SmallerConfig(ModelStudyConfig):
     """Which runs, on what."""
 
     runs: tyro.conf.Positional[tuple[Path, ...]]
     """Fine-tuned runs or single checkpoints; the others are compared with the first."""
     data: Path
     """Shard set with kept ids, or a raw folder (BIDS, BraTS), with segmentations."""
-    out: Path
-    """Folder for study.json, table.csv and plot.png."""
     cache: Path | None = None
     """Where a raw folder's shard set is kept; None: OUT/shards."""
-    allow_leakage: bool = False
-    """Measure on cases that a run has seen."""
-    device: str = "auto"
-    """`auto`: the GPU if there is one."""
 
 
 @dataclass(frozen=True)
@@ -89,16 +84,20 @@ def measure_runs(config: SmallerConfig) -> list[Measured]:
     cases = [case for case in labelled if case.targets.get("seg") == 1]
     if not cases:
         raise UsageError(f"{config.data}: no case has a segmentation")
-    return _measure(runs, shards, cases, config.device)
+    return _measure(runs, shards, cases, config)
 
 
 def _measure(
-    runs: Sequence[FinetunedRun], shards: ShardSet, cases: Sequence[LabelledCase], device: str
+    runs: Sequence[FinetunedRun],
+    shards: ShardSet,
+    cases: Sequence[LabelledCase],
+    config: SmallerConfig,
 ) -> list[Measured]:
     """Sizes of the runs; Dice and seconds of each case, which all predict in turn."""
-    ensembles = [run.models(pick_device(device)) for run in runs]
+    ensembles = [run.models(pick_device(config.device)) for run in runs]
     for models, run in zip(ensembles, runs, strict=True):
-        with_inputs(models[0], shards, cases, None)  # refuses what a model cannot take
+        genes = config.genes if models[0].genes else None
+        cases = with_inputs(models[0], shards, cases, genes)
         # Untimed: what the first prediction loads and sets up.
         predict_study(models, read_case(shards, cases[0]), run.inference)
     overlaps = np.zeros((len(runs), len(cases), len(REGIONS)))

@@ -3,10 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
-from pathlib import Path
 from typing import Any
 
-import tyro
 from tqdm import tqdm
 
 from gliomoe.data_shards.batch import StudySample
@@ -16,30 +14,21 @@ from gliomoe.data_shards.reading.indexed import ShardSet
 from gliomoe.data_shards.sequences import SEQUENCES
 from gliomoe.finetune.cases import LabelledCase
 from gliomoe.finetune.dataset import read_case
-from gliomoe.finetune.evaluate import open_cases
 from gliomoe.finetune.inputs import with_inputs
 from gliomoe.finetune.precision import pick_device
 from gliomoe.finetune.run import FinetunedRun
 from gliomoe.finetune.studies.output import Row, write_study
 from gliomoe.finetune.studies.plots import points
-from gliomoe.finetune.studies.scores import CaseScores, ModelStudyConfig, score, score_rows
+from gliomoe.finetune.studies.scores import CaseScores, RunStudyConfig, score, score_rows
 
 MOST = 6
 """Sequences whose subsets are computed; six have 63."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class SubsetsConfig(ModelStudyConfig):
+class SubsetsConfig(RunStudyConfig):
     """Which run on which cases."""
 
-    run: tyro.conf.Positional[Path]
-    """Folder of a fine-tuned run, or one fine-tuned checkpoint."""
-    data: Path
-    """Shard set with kept ids, or a raw folder (BIDS, BraTS)."""
-    labels: Path | None = None
-    """CSV or TSV with the cases' labels; without it those that the data carry themselves."""
-    cache: Path | None = None
-    """Where a raw folder's shard set is kept; None: OUT/shards."""
     sequences: tuple[str, ...] = ()
     """Sequences whose subsets are taken; none named: those that every case has."""
     flips: bool = False
@@ -68,13 +57,7 @@ def study_subsets(config: SubsetsConfig, provenance: dict[str, Any]) -> dict[str
     if needed := models[0].encoder.sequences:
         name = models[0].config["name"]
         raise UsageError(f"{config.run}: {name} needs {', '.join(needed)} and takes no subsets")
-    shards, cases = open_cases(
-        [run],
-        config.data,
-        config.labels,
-        config.cache or config.out / "shards",
-        config.allow_leakage,
-    )
+    shards, cases = config.cases_of(run)
     cases = with_inputs(models[0], shards, cases, config.genes)
     names = common_sequences(shards, cases, config.sequences)
     found: dict[tuple[str, ...], list[CaseScores]] = {subset: [] for subset in subsets(names)}

@@ -14,7 +14,7 @@ EXAMPLE = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Options(SmallerConfig):
     """Compare runs by Dice, size on disk and seconds a case."""
 
