@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.synchronize import Barrier
 from typing import TypeVar
 
 from gliomoe.data_shards.errors import DataError
@@ -79,7 +80,12 @@ def _pooled(
     """Results in order; when a worker dies, `begun` holds the jobs whose results are missing."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([function.__module__])
-    with ProcessPoolExecutor(workers, context, initializer=_follow_parent) as pool:
+    started = context.Barrier(workers)
+    with ProcessPoolExecutor(workers, context, initializer=_enter, initargs=(started,)) as pool:
+        # every worker before the first job: when a job ends its worker while CPython starts
+        # another, it would wait for that one for ever
+        for worker in [pool.submit(os.getpid) for _ in range(workers)]:
+            worker.result()
 
         def begin(count: int) -> None:
             for job in itertools.islice(rest, count):
@@ -98,8 +104,8 @@ def _pooled(
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _follow_parent() -> None:
-    """End this process, without a word, when its parent ends or both are interrupted."""
+def _enter(started: Barrier) -> None:
+    """Wait for all workers; end, without a word, with the parent or when both are interrupted."""
     signal.signal(signal.SIGINT, lambda *_: os._exit(1))
     parent = multiprocessing.parent_process()
     assert parent is not None, "runs in worker processes only"
@@ -109,3 +115,4 @@ def _follow_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=wait, daemon=True).start()
+    started.wait()

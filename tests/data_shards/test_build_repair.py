@@ -3,6 +3,8 @@
 import os
 import shutil
 import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
 
 import pytest
 
@@ -118,6 +120,18 @@ def test_a_job_that_ends_its_worker(deadly):
     assert found == ["died" if n in deadly else n for n in range(8)]
     with pytest.raises(DataError, match="a worker process died"):
         list(ordered_map(eval, jobs, 2))
+
+
+def test_no_worker_is_started_while_a_job_may_end_another(monkeypatch):
+    spawn = ProcessPoolExecutor._spawn_process
+
+    def slow(pool):
+        if pool._processes:
+            time.sleep(0.5)  # long enough for a job to end the first one
+        spawn(pool)
+
+    monkeypatch.setattr(ProcessPoolExecutor, "_spawn_process", slow)
+    assert list(ordered_map(eval, [DIES, "1"], 2, died=lambda job: "died")) == ["died", 1]
 
 
 @pytest.mark.slow
