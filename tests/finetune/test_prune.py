@@ -19,30 +19,7 @@ from gliomoe.launch.cli import main
 from gliomoe.models.checkpoint import FINGERPRINTS, load_checkpoint, read_config, save_checkpoint
 from gliomoe.models.moe.statistics import mixtures
 
-PRESET = """
-shots = 8
-folds = 2
-tasks = ["seg", "idh"]
-
-[arch]
-patch_size = 4
-spacing = 3.0
-set = ["width=24", "depth=2", "heads=2", "hidden=32", "experts=4", "expert_hidden=16",
-       "renormalise=True", "router_bias=True"]
-
-[crop]
-size = [16, 16, 16]
-
-[train]
-epochs = 1
-steps_per_epoch = 2
-precision = "fp32"
-
-[artefacts]
-bias_field = 0.0
-kspace_noise = 0.0
-spike = 0.0
-"""
+CHANGES = {"experts": 4, "renormalise": True, "router_bias": True}
 
 
 @pytest.fixture(scope="module")
@@ -51,14 +28,14 @@ def test_shards(ball_shards) -> Path:
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory, ball_shards, write_labels) -> Path:
+def run(tmp_path_factory, ball_shards, write_labels, tiny_preset, tiny_settings) -> Path:
     """Two folds that find tumour, two experts of each mixture getting no token."""
     folder = tmp_path_factory.mktemp("pruning")
-    (folder / "preset.toml").write_text(PRESET, "utf-8")
+    changes = [f"{name}={value}" for name, value in {**tiny_settings, **CHANGES}.items()]
     labels = write_labels(folder / "labels.tsv", range(8))
     where = ["--data", str(ball_shards(range(8))), "--labels", str(labels)]
-    command = ["finetune", str(folder / "preset.toml"), *where, "--out", str(folder / "run")]
-    assert main(command) == 0
+    what = ["--tasks", "seg", "idh", "--arch.set", *changes, "--out", str(folder / "run")]
+    assert main(["finetune", str(tiny_preset), *where, *what]) == 0
     for member in FinetunedRun.open(folder / "run").folders:
         without_experts(member, [0, 2])
     return folder / "run"

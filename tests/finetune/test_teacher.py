@@ -20,34 +20,7 @@ from gliomoe.finetune.teacher import may_teach
 from gliomoe.launch.cli import main
 from gliomoe.models.checkpoint import read_config
 
-PRESET = """
-shots = 8
-folds = 2
-tasks = ["seg", "idh"]
-
-[arch]
-patch_size = 4
-spacing = 3.0
-set = ["width=24", "depth=2", "heads=2", "hidden=32", "experts=2", "expert_hidden=16"]
-
-[crop]
-size = [16, 16, 16]
-
-[train]
-epochs = 2
-steps_per_epoch = 2
-precision = "fp32"
-
-[optim]
-name = "adamw"
-lr = 3e-3
-
-[artefacts]
-bias_field = 0.0
-kspace_noise = 0.0
-spike = 0.0
-"""
-
+OPTIONS = ["--tasks", "seg", "idh", "--train.epochs", "2"]
 Finetune = Callable[..., int]
 
 
@@ -64,14 +37,13 @@ def shards(ball_shards) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="module")
-def finetune(folder, shards, write_labels) -> Finetune:
+def finetune(folder, shards, write_labels, tiny_preset) -> Finetune:
     """A function that fine-tunes on the balls, or on others."""
-    (folder / "preset.toml").write_text(PRESET, "utf-8")
     labels = write_labels(folder / "labels.tsv", [*range(8), *range(30, 38)])
 
     def run(out: Path, *more: str, data: str = "ours") -> int:
         where = ["--data", str(shards[data]), "--labels", str(labels), "--out", str(out)]
-        return main(["finetune", str(folder / "preset.toml"), *where, *map(str, more)])
+        return main(["finetune", str(tiny_preset), *OPTIONS, *where, *map(str, more)])
 
     return run
 

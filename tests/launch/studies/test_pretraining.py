@@ -15,14 +15,12 @@ from gliomoe.launch.studies.config import PretrainStudyConfig, merged, read_tabl
 from gliomoe.launch.studies.sizes import read_sizes
 from gliomoe.launch.studies.subset import write_subset
 
-PRETRAIN = ["smoke", "run.steps=2", "optim.warmup=1", "monitor.pictures_every=0", "data.workers=0"]
-
 
 @pytest.fixture
 def config(balls, tmp_path):
     return PretrainStudyConfig(
         data=balls.train, test=(f"A={balls.test}",), out=tmp_path / "study", shots=(4,),
-        finetune=(str(balls.preset),), unlabelled=(str(balls.train),), pretrain=tuple(PRETRAIN),
+        finetune=balls.finetune, unlabelled=(str(balls.train),), pretrain=balls.pretrain,
     )  # fmt: skip
 
 
@@ -89,7 +87,7 @@ def test_pretraining_sizes_from_end_to_end(balls, tmp_path, ball_shards, capsys)
     out = tmp_path / "study"
     unlabelled = ball_shards(range(40, 46))
     call = ["study", "pretraining_size", *balls.options, "--unlabelled", str(unlabelled)]
-    call += ["--pretrain", *PRETRAIN, "--sizes", "4", "--seeds", "1", "--shots", "4"]
+    call += ["--pretrain", *balls.pretrain, "--sizes", "4", "--seeds", "1", "--shots", "4"]
     call += ["--out", str(out)]
     assert main([*call, "--dry-run"]) == 0
     planned = capsys.readouterr().out
@@ -108,5 +106,5 @@ def test_pretraining_sizes_from_end_to_end(balls, tmp_path, ball_shards, capsys)
         "scratch", str(out / "pretraining/4_studies/checkpoint"),
     ]  # fmt: skip
     capsys.readouterr()
-    assert main([*call, "--pretrain", *PRETRAIN, "optim.lr=0.5"]) == 2
+    assert main([*call, "--pretrain", *balls.pretrain, "optim.lr=0.5"]) == 2
     assert "holds another run, which differs in pretrain" in capsys.readouterr().err
