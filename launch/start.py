@@ -59,20 +59,23 @@ def supervise(launch: Launch, asked: list[int], patience: float = _PATIENCE) -> 
     """
     nodes = [_start(launch, command) for command in launch.commands]
     given_up: float | None = None
-    while any(node.poll() is None for node in nodes):
+    while True:
+        running = [node for node in nodes if node.poll() is None]
         if asked:
             asked.clear()
             _tell(nodes, "SIGUSR1")
-        failed = [i for i, node in enumerate(nodes) if node.poll() not in (None, 0, INTERRUPTED)]
+        codes = {name: node.returncode for name, node in zip(launch.names, nodes, strict=True)}
+        failed = [name for name, code in codes.items() if code not in (None, 0, INTERRUPTED)]
         if failed and given_up is None:
             given_up = time.monotonic() + patience
-            name, code = launch.names[failed[0]], nodes[failed[0]].returncode
             if len(nodes) > 1:
-                print(f"pretrain.sh: {name} ended with exit code {code}", file=sys.stderr)
+                said = f"{failed[0]} ended with exit code {codes[failed[0]]}"
+                print(f"pretrain.sh: {said}", file=sys.stderr)
         if given_up is not None and time.monotonic() > given_up:
             _kill(nodes)
+        if not running:
+            return worst(node.returncode for node in nodes)
         time.sleep(0.1)
-    return worst(node.returncode for node in nodes)
 
 
 def count_gpus() -> int:

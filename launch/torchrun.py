@@ -30,6 +30,8 @@ from gliomoe.launch.nodes import OBEY_STDIN
 from gliomoe.launch.worker import AGENT, EXIT_CODES
 from gliomoe.pretrain.faults.signals import SIGNALS
 
+_LEVEL = "TORCH_CPP_LOG_LEVEL"
+
 
 class Agent:
     """The processes of this node.
@@ -114,8 +116,14 @@ def heeded() -> set[signal.Signals]:
 
 def _run(args: list[str], agent: Agent) -> None:
     """Run `torchrun`, and say in a line what failed unless the process itself did."""
-    # After the signals are blocked, for the threads that it starts.
+    # After the signals are blocked, for the threads that it starts; and without the stack traces in
+    # C++ that it would print of each try to reach another node. Its processes have theirs.
+    level = os.environ.get(_LEVEL)
+    os.environ[_LEVEL] = level or "FATAL"
     import torch.distributed as dist
+
+    if level is None:
+        del os.environ[_LEVEL]
     from torch.distributed import run as torchrun
     from torch.distributed.elastic.agent.server import api
     from torch.distributed.elastic.multiprocessing.api import SignalException

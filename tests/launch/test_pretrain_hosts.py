@@ -38,3 +38,12 @@ def test_all_hosts_stop_with_the_launcher(hosts, start, options, tmp_path, lates
     start.until(lambda: latest(run) != stopped_at, process)
     process.kill()
     assert start.all_end(60)
+
+
+def test_hosts_that_cannot_be_reached_are_named(hosts, start, options, tmp_path):
+    (tmp_path / "shell.sh").write_text("#!/bin/sh\nexit 255\n")
+    process = start(SCRIPT, *options(tmp_path / "run"), **hosts)
+    said = process.communicate(timeout=60)[0]
+    assert process.returncode == 1, said
+    assert said == "pretrain.sh: 127.0.0.1 ended with exit code 255\n"
+    assert not (tmp_path / "run").exists()

@@ -89,8 +89,8 @@ def test_a_missing_node_is_named_before_the_first_step(start, options, tmp_path,
     for rank, process in enumerate(lonely):
         said = process.communicate(timeout=60)[0]
         assert process.returncode == 1, said
-        assert f"node {rank} of 2 did not meet the others at 127.0.0.1:" in said
-        assert "Traceback" not in said
+        (line,) = said.splitlines()
+        assert f"node {rank} of 2 did not meet the others at 127.0.0.1:" in line
     assert not (tmp_path / "run").exists()
 
 
