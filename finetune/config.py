@@ -38,7 +38,9 @@ class CropConfig:
     """What the network sees at a time."""
 
     size: tuple[int, int, int] = (128, 128, 128)
-    """D, H, W in voxels."""
+    """D, H, W in voxels, in training."""
+    window: tuple[int, int, int] | None = None
+    """D, H, W of what is predicted at a time; None: as large as in training."""
     tumour: float = 0.67
     """Part of the crops that are placed around a voxel of the tumour, the others around tissue."""
     sequence_dropout: float = 0.0
@@ -47,7 +49,9 @@ class CropConfig:
     """Probability that a crop is mirrored, along each axis by itself."""
 
     def __post_init__(self) -> None:
-        """Refuse what is no probability."""
+        """Refuse sizes below 1 and what is no probability."""
+        if min(*self.size, *(self.window or ())) < 1:
+            raise ValueError("crop.size and crop.window must be at least 1 along each axis")
         if any(not 0 <= p <= 1 for p in (self.tumour, self.sequence_dropout, self.flip)):
             raise ValueError(
                 "crop.tumour, crop.sequence_dropout and crop.flip must lie between 0 and 1"

@@ -39,9 +39,10 @@ class Validated:
 
 
 def inference_config(config: FinetuneConfig) -> InferenceConfig:
-    """Windows of the size of the training crops."""
+    """Windows of the configured size, or of that of the training crops."""
+    window = config.crop.window or config.crop.size
     return InferenceConfig(
-        window=config.crop.size, batch=config.train.batch, precision=config.train.precision
+        window=window, batch=config.train.batch, precision=config.train.precision
     )
 
 
