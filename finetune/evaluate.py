@@ -5,7 +5,7 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +123,7 @@ def evaluate(config: EvaluateConfig, provenance: dict[str, Any]) -> dict[str, An
         "model": run.summary.get("model"),
         "from": run.summary.get("from"),
         "folds": len(run.folders),
+        "inference": asdict(run.inference),
         "data": str(config.data),
         **all_figures(ours, run),
         "comparisons": correct(comparisons),

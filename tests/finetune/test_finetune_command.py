@@ -128,6 +128,8 @@ def test_evaluation_prints_a_table(cohort, run, tmp_path, capsys):
     assert cohort.evaluate(run, tmp_path / "flipped", "--flips") == 0
     tables = [(tmp_path / name / "cases.csv").read_text() for name in ("e", "flipped")]
     assert tables[0] != tables[1]
+    both = [json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("e", "flipped")]
+    assert [found["inference"]["flips"] for found in both] == [False, True]
 
 
 def test_evaluation_refuses_cases_of_the_run(cohort, run, tmp_path, capsys):

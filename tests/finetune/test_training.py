@@ -31,6 +31,7 @@ from gliomoe.finetune.freeze import freeze
 from gliomoe.finetune.loop import FoldData, train_fold, train_step
 from gliomoe.finetune.losses import prevalence_weights
 from gliomoe.finetune.optim import learning_rate_factor, make_optimizer
+from gliomoe.finetune.validation import inference_config
 from gliomoe.models.model import Model
 from gliomoe.models.registry import create_model
 
@@ -59,6 +60,15 @@ def small_model(config: FinetuneConfig, seed: int = 0) -> Model:
     model = create_model("gliomoe_tiny", config.tasks, **SMALL)
     freeze(model, config.freeze, config.train_blocks, config.lora)
     return model
+
+
+def test_windows_of_prediction_may_be_larger_than_crops(tmp_path):
+    config = config_of(tmp_path)
+    assert inference_config(config).window == (16, 16, 16)
+    wide = replace(config, crop=replace(config.crop, window=(64, 48, 32)))
+    assert inference_config(wide).window == (64, 48, 32)
+    with pytest.raises(ValueError, match="at least 1 along each axis"):
+        replace(config.crop, window=(64, 0, 32))
 
 
 @pytest.fixture(scope="module")
