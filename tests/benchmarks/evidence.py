@@ -3,7 +3,7 @@
     python tests/benchmarks/evidence.py FOLDER [--parallel N]
 
 Pretrained on 300 unlabelled phantoms of mixed protocols (preset `coarse`), from scratch, and with
-an encoder of random weights that stay, all fine-tuned by the preset `coarse` (1,200 steps). From
+an encoder of random weights that stay, all fine-tuned by the preset `coarse` (800 steps). From
 scratch the encoder has the rate of the rest, which is what suits it. Intervals are over draws and
 cases. Goes on where it stopped; many hours of one core, which `--parallel` shares out. Writes
 tests/benchmarks/results/evidence.json and .png.
