@@ -22,7 +22,7 @@ from gliomoe.pretrain.monitoring.journal import EXPERTS, PROBE, TIMING, TRACE, r
 
 RESULT = Path(__file__).resolve().parent / "results/curves.json"
 SPACING = ("--spacing", "3.5")
-PROBE = ("--probe.every", "3200", "--probe.studies", "240")
+PROBING = ("--probe.every", "3200", "--probe.studies", "240")
 POINTS = 50
 """Points of a thinned curve, each the mean of its stretch."""
 EDGE = 100
@@ -111,7 +111,7 @@ def main() -> int:
     labelled = make_shards(folder, "labelled", 240, "--protocol", "A", "--seed", 2)
     run = folder / "run"
     where = ("--data.train", unlabelled, "--probe.data", labelled, "--run.out", run)
-    gliomoe("pretrain", "coarse", *where, "--run.steps", args.steps, *PROBE)
+    gliomoe("pretrain", "coarse", *where, "--run.steps", args.steps, *PROBING)
     found, timing = verdicts(run), read_lines(run / TIMING)
     result = {
         "machine": machine(),

@@ -1,6 +1,6 @@
 """Does pretraining help? 5, 10 and 20 labelled phantoms, five draws, 100 test cases of A and of B.
 
-    python tests/benchmarks/evidence.py FOLDER [--parallel N]
+    python tests/benchmarks/evidence.py FOLDER [--seeds N] [--parallel N]
 
 Pretrained on 300 unlabelled phantoms of mixed protocols (preset `coarse`), from scratch, and with
 an encoder of random weights that stay, all fine-tuned by the preset `coarse` (800 steps). From
@@ -25,8 +25,10 @@ COHORTS = {
     "labelled": ("120", "--protocol", "A", "--seed", "2"),
     "test_a": ("100", "--protocol", "A", "--seed", "4"),
     "test_b": ("100", "--protocol", "B", "--seed", "3"),
+    "test_a_24": ("24", "--protocol", "A", "--seed", "4"),
 }
-"""Name → arguments of `gliomoe phantom`."""
+"""Name → arguments of `gliomoe phantom`; the last are the first cases of A, for `studies.py`."""
+NAMES = ("labelled", "test_a", "test_b")
 ARMS = """
 [scratch.optim]
 encoder_lr = 8e-3
@@ -59,20 +61,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--parallel", type=int, default=1, help="runs at a time")
+    parser.add_argument("--seeds", type=int, default=5, help="draws of labelled cases")
     args = parser.parse_args()
     folder, cost = args.folder.resolve(), Cost()
     checkpoint = pretrained(folder, cost)
-    data, *tests = (shards(folder, name, cost) for name in ("labelled", "test_a", "test_b"))
+    data, *tests = (shards(folder, name, cost) for name in NAMES)
     arms = folder / "arms.toml"
     arms.write_text(ARMS, "utf-8")
-    tables = [folder / "cohorts" / name / "participants.tsv" for name in COHORTS]
+    tables = [folder / "cohorts" / name / "participants.tsv" for name in NAMES]
     cost.gliomoe(
-        *("study", "shots", "--data", data, "--labels", tables[1]),
+        *("study", "shots", "--data", data, "--labels", tables[0]),
         *("--test", f"A={tests[0]}", f"B={tests[1]}"),
-        *("--test-labels", f"A={tables[2]}", f"B={tables[3]}"),
+        *("--test-labels", f"A={tables[1]}", f"B={tables[2]}"),
         *("--arms", f"pretrained={checkpoint}", "scratch=scratch", "frozen=scratch:frozen"),
         *("--arm-settings", arms, "--finetune", "coarse", "--out", folder / "study"),
-        *("--shots", 5, 10, 20, "--seeds", 5, "--parallel", args.parallel),
+        *("--shots", 5, 10, 20, "--seeds", args.seeds, "--parallel", args.parallel),
     )
     study = folder / "study"
     write_json(RESULT, json.loads((study / "study.json").read_text("utf-8")))

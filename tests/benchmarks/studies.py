@@ -1,0 +1,121 @@
+"""Tables of the studies that look at fine-tuned runs, on the cohorts and runs of `evidence.py`.
+
+    python tests/benchmarks/studies.py FOLDER [NAME …]
+
+FOLDER is that of `evidence.py`, of which the draws of seed 0 must be done. The run looked at is
+fine-tuned from the pretrained checkpoint on 20 cases (first fold of five), the run beside it is the
+one from scratch on the same cases. Corruptions are measured on the first 24 test cases of A. For
+`smaller` the other four folds are trained, a student of half the width from their ensemble, with
+unlabelled phantoms, and the experts of the first are halved. A study that is done is kept; all of
+them take some two hours of one core. Writes tests/benchmarks/results/studies/NAME.json, .csv, .png.
+"""
+
+import argparse
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from commands import Cost
+from evidence import shards
+
+RESULTS = Path(__file__).parent / "results/studies"
+STUDENT = ("width=96", "heads=3", "hidden=256", "experts=4", "expert_hidden=64")
+
+
+class Studies:
+    """The commands of each study.
+
+    Args:
+        folder: Of `evidence.py`.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder, self.cost = folder, Cost()
+        self.work = folder / "studies"
+        self.runs = [folder / f"study/runs/{arm}_20_0" for arm in ("pretrained", "scratch")]
+
+    def cohort(self, name: str) -> tuple[Path, Path]:
+        """Shard set and label table."""
+        return (
+            shards(self.folder, name, self.cost),
+            self.folder / "cohorts" / name / "participants.tsv",
+        )
+
+    def evaluations(self) -> list[Path]:
+        """Of both runs on A, then on B."""
+        root = self.folder / "study/evaluations"
+        return [root / cohort / run.name for cohort in "AB" for run in self.runs]
+
+    def run(self, name: str, *arguments: object) -> None:
+        """One study."""
+        self.cost.gliomoe("study", name, *arguments, "--out", self.work / name)
+
+    def from_evaluations(self, name: str) -> None:
+        """A study that needs no model."""
+        self.run(name, *self.evaluations())
+
+    def of_the_run(self, name: str) -> None:
+        """A study of the first run on A."""
+        data, labels = self.cohort("test_a")
+        self.run(name, self.runs[0], "--data", data, "--labels", labels)
+
+    def shift(self) -> None:
+        """Corruptions of some cases of A, and B."""
+        cohorts = [self.cohort(name) for name in ("test_a_24", "test_b")]
+        data, labels = zip(*cohorts, strict=True)
+        self.run("shift", *self.runs, "--data", *data, "--labels", *labels)
+
+    def smaller(self) -> None:
+        """Ensemble, one fold, student, pruned."""
+        data, labels = self.cohort("labelled")
+        unlabelled, _ = self.cohort("unlabelled")
+        splits = self.folder / "study/splits/20_0.json"
+        common = ("--data", data, "--labels", labels, "--shots", "20", "--splits", splits)
+        runs = self.work / "runs"
+        checkpoint, ensemble, student = self.folder / "checkpoint", runs / "ensemble", runs / "half"
+        everything = ("--only-folds", "0", "1", "2", "3", "4", "--from", checkpoint)
+        self.finetune(*common, *everything, "--out", ensemble)
+        self.finetune(
+            *(*common, "--teacher", ensemble, "--distil.data", unlabelled, "--only-folds", "0"),
+            *("--arch.set", *STUDENT, "--out", student),
+        )
+        pruned = runs / "four_experts"
+        self.cost.gliomoe("prune", self.runs[0], "--experts", "4", "--out", pruned)
+        tests, _ = self.cohort("test_a")
+        self.run("smaller", ensemble, ensemble / "fold_0", student, pruned, "--data", tests)
+
+    def finetune(self, *arguments: object) -> None:
+        """A run of the preset of the evidence."""
+        self.cost.gliomoe("finetune", "coarse", *arguments)
+
+    def known(self) -> dict[str, Callable[[], None]]:
+        """Name → what makes it, the quick ones first."""
+        quick = ("satellites", "calibration", "uncertainty")
+        return {
+            **{name: lambda name=name: self.from_evaluations(name) for name in quick},
+            **{name: lambda name=name: self.of_the_run(name) for name in ("experts", "subsets")},
+            "shift": self.shift,
+            "smaller": self.smaller,
+        }
+
+
+def main() -> None:
+    """Make what is missing."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("names", nargs="*", metavar="NAME", help="studies to make; none: all")
+    args = parser.parse_args()
+    studies = Studies(args.folder.resolve())
+    known = studies.known()
+    if unknown := set(args.names) - set(known):
+        parser.error(f"no study {unknown.pop()}; there are {', '.join(known)}")
+    RESULTS.mkdir(exist_ok=True)
+    for name in args.names or known:
+        if not (studies.work / name / "study.json").is_file():
+            known[name]()
+        for made, suffix in (("study.json", "json"), ("table.csv", "csv"), ("plot.png", "png")):
+            shutil.copy(studies.work / name / made, RESULTS / f"{name}.{suffix}")
+
+
+if __name__ == "__main__":
+    main()
