@@ -115,11 +115,33 @@ def binary_entropy(probability: Tensor) -> Tensor:
     return -(p * p.log2() + (1 - p) * (1 - p).log2())
 
 
-@torch.inference_mode()
+def mean_logits(
+    model: nn.Module, sample: StudySample, config: InferenceConfig
+) -> dict[str, Tensor]:
+    """Marker task → logits [classes], averaged over windows by the tumour in them, on the CPU.
+
+    Args:
+        model: In evaluation mode.
+        sample: The study.
+        config: Windows.
+    """
+    windows, _ = _cover(model, sample, config)
+    return {task: logits.cpu() for task, logits in windows.logits().items()}
+
+
 def _predict_one(
     model: nn.Module, sample: StudySample, config: InferenceConfig
 ) -> tuple[Tensor | None, dict[str, Tensor]]:
     """Region probabilities and marker probabilities of one model, on the CPU."""
+    windows, regions = _cover(model, sample, config)
+    return (regions if windows.segments else None), windows.markers()
+
+
+@torch.inference_mode()
+def _cover(
+    model: nn.Module, sample: StudySample, config: InferenceConfig
+) -> tuple["_Windows", Tensor]:
+    """What a model said of the windows of a study, and their blend [R, D, H, W] on the CPU."""
     device = next(model.parameters()).device
     windows = _Windows(model, sample, config.precision)
     box = tissue_box(sample.voxels, config.window)
@@ -140,11 +162,9 @@ def _predict_one(
         )
         assert isinstance(blended, Tensor)  # as `windows` returns one
         dense = blended
-    if not windows.segments:
-        return None, windows.markers()
     regions = torch.zeros(len(REGIONS), *sample.voxels.shape[1:])
     regions[:, *box] = dense[0].float().cpu()
-    return regions, windows.markers()
+    return windows, regions
 
 
 def tissue_box(voxels: Tensor, window: Sequence[int]) -> tuple[slice, slice, slice]:
@@ -208,14 +228,17 @@ class _Windows:
             self._logits.setdefault(task, []).append(logits.float())
         return out
 
-    def markers(self) -> dict[str, Tensor]:
-        """Task → probabilities, over all windows so far."""
+    def logits(self) -> dict[str, Tensor]:
+        """Task → logits [classes], over all windows so far."""
         share = torch.cat(self._weights)
         share = share / share.sum()
-        means = {task: share @ torch.cat(logits) for task, logits in self._logits.items()}
+        return {task: share @ torch.cat(logits) for task, logits in self._logits.items()}
+
+    def markers(self) -> dict[str, Tensor]:
+        """Task → probabilities, over all windows so far."""
         return {
             task: probabilities(mean[None], self._activation)[0].cpu()
-            for task, mean in means.items()
+            for task, mean in self.logits().items()
         }
 
 

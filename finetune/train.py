@@ -37,6 +37,7 @@ from gliomoe.finetune.lora import merge
 from gliomoe.finetune.losses import prevalence_weights
 from gliomoe.finetune.parallel import run_side_by_side
 from gliomoe.finetune.precision import pick_device
+from gliomoe.finetune.refit import refit_markers
 from gliomoe.finetune.run import (
     FORMAT,
     SPLITS,
@@ -47,7 +48,7 @@ from gliomoe.finetune.run import (
 )
 from gliomoe.finetune.splits import Splits, check_folds, make_splits, read_splits, write_splits
 from gliomoe.finetune.teacher import Teacher, appoint, check_teacher
-from gliomoe.finetune.validation import Validated, inference_config
+from gliomoe.finetune.validation import Validated, inference_config, validate
 from gliomoe.models.card import model_card
 from gliomoe.models.checkpoint import (
     CONFIG,
@@ -56,6 +57,7 @@ from gliomoe.models.checkpoint import (
     read_config,
     save_checkpoint,
 )
+from gliomoe.models.heads.markers import MarkerHead
 from gliomoe.models.hub import fetch
 from gliomoe.models.model import Model
 from gliomoe.models.recompute import set_recompute
@@ -163,12 +165,16 @@ def finetune(config: FinetuneConfig, prepared: Prepared) -> dict[str, Any]:
 
 def run_fold(config: FinetuneConfig, prepared: Prepared, number: int, row: int = 0) -> None:
     """Train one fold and write its checkpoint folder; `row` is that of its bar in a terminal."""
-    folder = training_folder(config.out, number)
+    folder, fold = training_folder(config.out, number), prepared.splits.folds[number]
     device = pick_device(config.train.device)
     model = build_model(config, prepared, number).to(device)
     data = _fold_data(config, prepared, number, device)
     validated = train_fold(model, data, config, folder, row)
     merge(model)
+    if config.refit and config.markers and isinstance(model.heads["markers"], MarkerHead):
+        cases = [read_case(prepared.shards, case) for case in prepared.chosen(fold.train)]
+        refit_markers(model, cases, config.refit, inference_config(config))
+        validated = validate(model, data.validation, config)
     write_json(folder / "result.json", asdict(validated))
     training = {
         "kind": "finetune",
@@ -177,7 +183,7 @@ def run_fold(config: FinetuneConfig, prepared: Prepared, number: int, row: int =
         "tasks": list(config.tasks),
         "window": list(inference_config(config).window),
         "fold": number,
-        "cases": len(prepared.splits.folds[number].train),
+        "cases": len(fold.train),
         "teacher": prepared.teacher.described(number) if prepared.teacher else None,
         "validation": {"dice": validated.dice, "log_loss": validated.log_loss},
         **marker_rules(held_out(prepared, [validated]), config.markers),

@@ -40,7 +40,9 @@ class Model(nn.Module):
         """Predictions for all tasks of the model, from all tissue of the batch."""
         features = self.encoder(batch)
         seg = self.heads["seg"](features.pyramid) if "seg" in self.heads else None
-        markers = self.heads["markers"](features, seg) if "markers" in self.heads else {}
+        markers = {}
+        if "markers" in self.heads:
+            markers = self.heads["markers"](features, seg, batch.spacing)
         return Predictions(seg=seg, markers=markers, features=features)
 
 

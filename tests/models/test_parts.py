@@ -7,7 +7,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from gliomoe.data_shards.batch import StudyBatch
 from gliomoe.models.attention import packed_attention
 from gliomoe.models.features import Features
-from gliomoe.models.heads.markers import MarkerHead, describe_regions
+from gliomoe.models.heads.markers import MarkerHead, region_means, region_sizes
 from gliomoe.models.heads.segmentation import SegmentationHead
 from gliomoe.models.position import centres, rotary_angles, rotate
 from gliomoe.models.stem import DetailStem, PatchStem
@@ -124,13 +124,24 @@ def test_segmentation_head_follows_the_finest_level():
     assert head(pyramid).shape == (1, 3, 13, 9, 6)
 
 
-def test_region_descriptions_are_weighted_means():
+def test_regions_are_described_by_weighted_means():
     torch.manual_seed(0)
     regions, detail = torch.rand(2, 3, 4, 4, 4), torch.rand(2, 5, 4, 4, 4)
-    means, sizes = describe_regions(regions, detail)
+    means = region_means(regions, detail)
     expected = (regions[1, 2] * detail[1, 3]).sum() / (regions[1, 2].sum() + 1)
     torch.testing.assert_close(means.view(2, 3, 5)[1, 2, 3], expected)
-    torch.testing.assert_close(sizes[0, 1], (regions[0, 1].mean() + 1e-4).log())
+
+
+def test_sizes_of_parts_are_logarithms_of_millilitres():
+    regions = torch.zeros(2, 3, 10, 10, 10)
+    regions[0, 2, :5] = 0.9  # 500 voxels of whole tumour,
+    regions[0, 1, :3] = 0.8  # 300 of them core,
+    regions[0, 0, :1] = 0.7  # 100 of these enhancing
+    regions[0, 0, 1:] = 0.4
+    spacing = torch.tensor([[1.0, 2.0, 5.0], [1.0, 1.0, 1.0]])  # 10 mm³, 1 mm³
+    sizes = region_sizes(regions, spacing)
+    torch.testing.assert_close(sizes[0].expm1(), torch.tensor([1.0, 2.0, 2.0, 3.0, 5.0]))
+    assert not sizes[1].any()
 
 
 def test_markers_look_where_the_tumour_is():
@@ -150,7 +161,7 @@ def test_markers_look_where_the_tumour_is():
             position=position,
             pyramid=[torch.zeros(1, 2, 4, 4, 4)],
         )
-        return head(features, seg)["idh"]
+        return head(features, seg, torch.ones(1, 3))["idh"]
 
     nothing = answer(7)
     assert (answer(6) - nothing).abs() < 1e-3
@@ -168,5 +179,5 @@ def test_markers_do_not_bend_the_segmentation():
         position=one.expand(1, 3),
         pyramid=[torch.rand(1, 2, 2, 2, 2)],
     )
-    head(features, seg)["idh"].sum().backward()
+    head(features, seg, torch.ones(1, 3))["idh"].sum().backward()
     assert seg.grad is None
