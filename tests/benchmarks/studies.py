@@ -6,8 +6,10 @@ FOLDER is that of `evidence.py`, of which the draws of seed 0 must be done. The 
 fine-tuned from the pretrained checkpoint on 20 cases (first fold of five), the run beside it is the
 one from scratch on the same cases. Corruptions are measured on the first 24 test cases of A. For
 `smaller` the other four folds are trained, a student of half the width from their ensemble, with
-unlabelled phantoms, and the experts of the first are halved. A study that is done is kept; all of
-them take some two hours of one core. Writes tests/benchmarks/results/studies/NAME.json, .csv, .png.
+unlabelled phantoms, and the experts of the first are halved. Studies that train are of one draw of
+20 cases and 400 steps; they show what runs and what it costs, differences need more draws. A study
+that is done is kept, one that was interrupted continues. Writes
+tests/benchmarks/results/studies/NAME.json, .csv and .png.
 """
 
 import argparse
@@ -20,6 +22,16 @@ from evidence import shards
 
 RESULTS = Path(__file__).parent / "results/studies"
 STUDENT = ("width=96", "heads=3", "hidden=256", "experts=4", "expert_hidden=64")
+"""Settings of the student."""
+VARIANTS = (
+    "dense", "top_1", "no_routing_loss", "fusion_mean", "fusion_content", "thin_detail",
+    "no_registers", "no_contrast", "no_reconstruction", "latent_prediction", "mask_50", "mask_90",
+    "predict_all", "show_all", "one_place", "sequence_dropout", "markers_as_trained", "frozen",
+    "low_rank", "layer_decay",
+)  # fmt: skip
+"""Those that change something of the preset `coarse`."""
+UNPATCHED = ("attention_unet", "mgmt_net", "mts_unet")
+"""Systems without tokens whose size can be set."""
 
 
 class Studies:
@@ -84,6 +96,30 @@ class Studies:
         tests, _ = self.cohort("test_a")
         self.run("smaller", ensemble, ensemble / "fold_0", student, pruned, "--data", tests)
 
+    def training(self, name: str, *arguments: object) -> None:
+        """A study that trains, on 20 cases of a draw, half as long as the evidence."""
+        data, labels = self.cohort("labelled")
+        tests, test_labels = self.cohort("test_a")
+        self.run(
+            *(name, "--data", data, "--labels", labels, "--shots", "20", "--seeds", "1"),
+            *("--test", f"A={tests}", "--test-labels", f"A={test_labels}", *arguments),
+            *("--finetune", "coarse", "train.epochs=4", "train.validate_every=4"),
+        )
+
+    def backbones(self) -> None:
+        """Systems that a CPU trains in minutes, from scratch."""
+        settings = self.work / "models.toml"
+        settings.parent.mkdir(exist_ok=True)
+        settings.write_text("".join(f"[{name}.arch]\npatch_size = 'None'\n" for name in UNPATCHED))
+        models = ("gliomoe_tiny", "gliomoe_small", *UNPATCHED)
+        self.training("backbones", "--models", *models, "--model-settings", settings)
+
+    def pretraining(self, name: str, steps: int, *arguments: object) -> None:
+        """A study that pretrains too."""
+        unlabelled, _ = self.cohort("unlabelled")
+        steps_of = ("--pretrain", "coarse", f"run.steps={steps}")
+        self.training(name, "--unlabelled", unlabelled, *steps_of, *arguments)
+
     def finetune(self, *arguments: object) -> None:
         """A run of the preset of the evidence."""
         self.cost.gliomoe("finetune", "coarse", *arguments)
@@ -96,6 +132,11 @@ class Studies:
             **{name: lambda name=name: self.of_the_run(name) for name in ("experts", "subsets")},
             "shift": self.shift,
             "smaller": self.smaller,
+            "backbones": self.backbones,
+            "pretraining_size": lambda: self.pretraining(
+                "pretraining_size", 600, "--sizes", 30, 100, 300
+            ),
+            "ablations": lambda: self.pretraining("ablations", 300, "--only", *VARIANTS),
         }
 
 
