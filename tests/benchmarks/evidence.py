@@ -3,22 +3,18 @@
     python tests/benchmarks/evidence.py FOLDER [--seeds N] [--parallel N]
 
 Pretrained on 300 unlabelled phantoms of mixed protocols (preset `coarse`), from scratch, and with
-an encoder of random weights that stay, all fine-tuned by the preset `coarse` (800 steps). From
-scratch the encoder has the rate of the rest, which is what suits it. Intervals are over draws and
-cases. Goes on where it stopped; many hours of one core, which `--parallel` shares out. Writes
-tests/benchmarks/results/evidence.json and .png.
+an encoder of random weights that stay, all fine-tuned by the preset `coarse` (800 steps); from
+scratch the encoder has the rate of the rest. Intervals are over draws and cases. Goes on where it stopped; many hours of one core, which `--parallel` shares out. Writes
+tests/benchmarks/results/evidence.json, .csv and .png.
 """
 
 import argparse
-import json
 import shutil
 from pathlib import Path
 
 from commands import Cost
 
-from gliomoe.data_shards.files import write_json
-
-RESULT = Path(__file__).parent / "results/evidence.json"
+RESULTS = Path(__file__).parent / "results"
 SPACING = ("--spacing", "3.5")
 COHORTS = {
     "unlabelled": ("300", "--protocol", "mixed", "--seed", "1", "--unlabelled"),
@@ -56,6 +52,14 @@ def pretrained(folder: Path, cost: Cost) -> Path:
     return checkpoint
 
 
+def keep(study: Path, result: Path, folder: Path) -> None:
+    """Copy what a study wrote, as `result` with suffixes, without where `folder` is."""
+    for name in ("study.json", "table.csv"):
+        text = (study / name).read_text("utf-8").replace(f"{folder}/", "")
+        result.with_suffix(Path(name).suffix).write_text(text, "utf-8")
+    shutil.copy(study / "plot.png", result.with_suffix(".png"))
+
+
 def main() -> None:
     """Run what is missing and write the result."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -77,9 +81,7 @@ def main() -> None:
         *("--arm-settings", arms, "--finetune", "coarse", "--out", folder / "study"),
         *("--shots", 5, 10, 20, "--seeds", args.seeds, "--parallel", args.parallel),
     )
-    study = folder / "study"
-    write_json(RESULT, json.loads((study / "study.json").read_text("utf-8")))
-    shutil.copy(study / "plot.png", RESULT.with_suffix(".png"))
+    keep(folder / "study", RESULTS / "evidence", folder)
 
 
 if __name__ == "__main__":

@@ -13,12 +13,11 @@ tests/benchmarks/results/studies/NAME.json, .csv and .png.
 """
 
 import argparse
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 from commands import Cost
-from evidence import shards
+from evidence import keep, shards
 
 RESULTS = Path(__file__).parent / "results/studies"
 STUDENT = ("width=96", "heads=3", "hidden=256", "experts=4", "expert_hidden=64")
@@ -154,8 +153,7 @@ def main() -> None:
     for name in args.names or known:
         if not (studies.work / name / "study.json").is_file():
             known[name]()
-        for made, suffix in (("study.json", "json"), ("table.csv", "csv"), ("plot.png", "png")):
-            shutil.copy(studies.work / name / made, RESULTS / f"{name}.{suffix}")
+        keep(studies.work / name, RESULTS / name, studies.folder)
 
 
 if __name__ == "__main__":
