@@ -33,7 +33,7 @@ def refit_markers(
 ) -> None:
     """Fit the classifiers of `model.heads["markers"]` on whole cases; no other weight changes.
 
-    A task of whose labels only one value is known keeps what was learned.
+    A task of which fewer than two classes are known keeps what was learned.
 
     Args:
         model: With a `MarkerHead`.
@@ -48,20 +48,17 @@ def refit_markers(
     with _describing(head):
         described = [mean_logits(model, case, config)[_DESCRIPTION] for case in cases]
     model.train(training)
-    x = torch.stack(described).double().cpu().numpy()
+    x = torch.stack(described).double().numpy()
     for task, linear in head.classify.items():
         targets = np.array([case.targets[task] for case in cases])
         known = ~np.isnan(targets)
-        classes = (
-            np.array([GRADES.index(value) if value in GRADES else -1 for value in targets])
-            if task == "grade"
-            else np.nan_to_num(targets).astype(int)
-        )
-        if len(np.unique(classes[known])) < 2:
-            log.info("markers: one class alone of %s is known; it is not fitted anew", task)
+        values = targets[known].tolist()
+        classes = np.array([GRADES.index(v) if task == "grade" else int(v) for v in values], int)
+        if len(np.unique(classes)) < 2:
+            log.info("fewer than two classes of %s are known; it is not fitted anew", task)
             continue
         assert isinstance(linear, nn.Linear)
-        weight, bias = fit(x[known], classes[known], linear.out_features, head.groups, strength)
+        weight, bias = fit(x[known], classes, linear.out_features, head.groups, strength)
         with torch.no_grad():
             linear.weight.copy_(torch.from_numpy(weight))
             linear.bias.copy_(torch.from_numpy(bias))

@@ -64,13 +64,13 @@ def supervise(launch: Launch, asked: list[int], patience: float = _PATIENCE) -> 
         if asked:
             asked.clear()
             _tell(nodes, "SIGUSR1")
-        codes = {name: node.returncode for name, node in zip(launch.names, nodes, strict=True)}
-        failed = [name for name, code in codes.items() if code not in (None, 0, INTERRUPTED)]
+        codes = [(name, node.returncode) for name, node in zip(launch.names, nodes, strict=True)]
+        failed = [(name, code) for name, code in codes if code not in (None, 0, INTERRUPTED)]
         if failed and given_up is None:
             given_up = time.monotonic() + patience
+            name, code = failed[0]
             if len(nodes) > 1:
-                said = f"{failed[0]} ended with exit code {codes[failed[0]]}"
-                print(f"pretrain.sh: {said}", file=sys.stderr)
+                print(f"pretrain.sh: {name} ended with exit code {code}", file=sys.stderr)
         if given_up is not None and time.monotonic() > given_up:
             _kill(nodes)
         if not running:

@@ -4,7 +4,8 @@
 
 Pretrained on 300 unlabelled phantoms of mixed protocols (preset `coarse`), from scratch, and with
 an encoder of random weights that stay, all fine-tuned by the preset `coarse` (800 steps); from
-scratch the encoder has the rate of the rest. Intervals are over draws and cases. Goes on where it stopped; many hours of one core, which `--parallel` shares out. Writes
+scratch the encoder has the rate of the rest. Intervals are over draws and cases. Goes on where it
+stopped; many hours of one core, which `--parallel` shares out. Writes
 tests/benchmarks/results/evidence.json, .csv and .png.
 """
 
