@@ -76,6 +76,8 @@ class Job:
     """Those missing."""
     log: Path
     threads: int
+    number: int
+    """Below `parallel`; the GPUs are dealt out by it."""
 
 
 @dataclass(frozen=True)
@@ -152,7 +154,8 @@ class Grid:
     def run(self) -> None:
         """Train and measure what is missing, with a line for each cell."""
         done = self.recognise()
-        jobs = [self._job(cell) for cell in self.cells if cell not in done]
+        missing = (cell for cell in self.cells if cell not in done)
+        jobs = [self._job(cell, i % self.parallel) for i, cell in enumerate(missing)]
         begun = time.monotonic()
         with _interruptible():
             for number, job in enumerate(ordered_map(work, jobs, self.parallel), 1):
@@ -168,7 +171,7 @@ class Grid:
                     tqdm.format_interval(pace * (len(jobs) - number)),
                 )
 
-    def _job(self, cell: Cell) -> Job:
+    def _job(self, cell: Cell, number: int) -> Job:
         options = self.options(cell)
         missing = tuple(
             EvaluateConfig(
@@ -184,7 +187,8 @@ class Grid:
             if not self.is_measured(cell, cohort)
         )
         threads = max(1, torch.get_num_threads() // self.parallel)
-        return Job(cell, options, missing, self.out / "logs" / f"{cell.name}.txt", threads)
+        log_file = self.out / "logs" / f"{cell.name}.txt"
+        return Job(cell, options, missing, log_file, threads, number)
 
     def _dice(self, cell: Cell, cohort: Cohort) -> str:
         """Mean Dice of an evaluation; a dash where nothing was segmented."""
@@ -196,6 +200,8 @@ class Grid:
 def work(job: Job) -> Job:
     """Train a cell where it is not done, and measure it; the job, for the line about it."""
     torch.set_num_threads(job.threads)
+    if gpus := torch.cuda.device_count():
+        torch.cuda.set_device(job.number % gpus)
     run = job.options.out
     if run.is_dir() and not (run / RECORD).is_file():
         shutil.rmtree(run)  # killed while it was claimed: nothing but a temporary file

@@ -1,18 +1,27 @@
 """Does pretraining help? 5, 10 and 20 labelled phantoms, five draws, 100 test cases of A and of B.
 
-    python tests/benchmarks/evidence.py FOLDER [--seeds N] [--parallel N]
+    python tests/benchmarks/evidence.py FOLDER [--seeds N] [--parallel N] [--arms NAME …]
 
-Pretrained on 300 unlabelled phantoms of mixed protocols (preset `coarse`), from scratch, and with
-an encoder of random weights that stay, all fine-tuned by the preset `coarse` (800 steps); from
-scratch the encoder has the rate of the rest. Intervals are over draws and cases. Goes on where it
-stopped; many hours of one core, which `--parallel` shares out. Writes
-tests/benchmarks/results/evidence.json, .csv and .png.
+Pretrained on 300 unlabelled phantoms of mixed protocols (preset `coarse`) and fine-tuned by the
+preset `coarse` (800 steps), against training from scratch. An arm's trunk stays as it is, and the
+convolutional path and the heads are trained, or all is trained:
+
+pretrained      the trunk as pretrained, kept
+random_trunk    a trunk of random weights, kept
+scratch         all trained from random weights, the encoder at the rate of the rest
+pretrained_all  all trained from the checkpoint
+frozen          the whole encoder of random weights, kept: the heads alone are trained
+
+Intervals are over draws and cases. Goes on where it stopped; hours of one core, which `--parallel`
+shares out. Writes tests/benchmarks/results/evidence.json, .csv and .png.
 """
 
 import argparse
 import shutil
 from pathlib import Path
+from typing import Any
 
+import tomli_w
 from commands import Cost
 
 RESULTS = Path(__file__).parent / "results"
@@ -26,10 +35,16 @@ COHORTS = {
 }
 """Name → arguments of `gliomoe phantom`; the last are the first cases of A, for `studies.py`."""
 NAMES = ("labelled", "test_a", "test_b")
-ARMS = """
-[scratch.optim]
-encoder_lr = 8e-3
-"""
+KEPT_TRUNK = {"freeze": "partial", "train_blocks": 0}
+ARMS: dict[str, tuple[str, dict[str, Any]]] = {
+    "pretrained": ("{checkpoint}", KEPT_TRUNK),
+    "random_trunk": ("scratch", KEPT_TRUNK),
+    "scratch": ("scratch", {"optim": {"encoder_lr": 8e-3}}),
+    "pretrained_all": ("{checkpoint}", {}),
+    "frozen": ("scratch:frozen", {}),
+}
+"""Name → where it starts, and what it changes of the preset."""
+DEFAULT_ARMS = ("pretrained", "random_trunk", "scratch")
 
 
 def shards(folder: Path, name: str, cost: Cost) -> Path:
@@ -63,24 +78,28 @@ def keep(study: Path, result: Path, folder: Path) -> None:
 
 def main() -> None:
     """Run what is missing and write the result."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folder", type=Path)
     parser.add_argument("--parallel", type=int, default=1, help="runs at a time")
     parser.add_argument("--seeds", type=int, default=5, help="draws of labelled cases")
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=DEFAULT_ARMS)
     args = parser.parse_args()
     folder, cost = args.folder.resolve(), Cost()
     checkpoint = pretrained(folder, cost)
     data, *tests = (shards(folder, name, cost) for name in NAMES)
-    arms = folder / "arms.toml"
-    arms.write_text(ARMS, "utf-8")
+    settings = folder / "arms.toml"
+    settings.write_text(tomli_w.dumps({name: ARMS[name][1] for name in args.arms}), "utf-8")
+    sources = [f"{name}={ARMS[name][0].format(checkpoint=checkpoint)}" for name in args.arms]
     tables = [folder / "cohorts" / name / "participants.tsv" for name in NAMES]
     cost.gliomoe(
         *("study", "shots", "--data", data, "--labels", tables[0]),
         *("--test", f"A={tests[0]}", f"B={tests[1]}"),
         *("--test-labels", f"A={tables[1]}", f"B={tables[2]}"),
-        *("--arms", f"pretrained={checkpoint}", "scratch=scratch", "frozen=scratch:frozen"),
-        *("--arm-settings", arms, "--finetune", "coarse", "--out", folder / "study"),
-        *("--shots", 5, 10, 20, "--seeds", args.seeds, "--parallel", args.parallel),
+        *("--arms", *sources, "--arm-settings", settings),
+        *("--finetune", "coarse", "--out", folder / "study", "--shots", 5, 10, 20),
+        *("--seeds", args.seeds, "--parallel", args.parallel),
     )
     keep(folder / "study", RESULTS / "evidence", folder)
 

@@ -2,8 +2,8 @@
 
     python tests/benchmarks/finetune_speed.py WORK [--parts finetune evaluate inference] [SETTINGS]
 
-finetune   one of five folds of 20 phantoms at 2 mm, all tasks, preset gliomoe_20shot from scratch;
-           SETTINGS, as --train.epochs 40, are passed on to `gliomoe finetune`
+finetune   one of five folds of 20 phantoms at 2 mm, all tasks, preset two_mm on a trunk of random
+           weights; SETTINGS, as --train.epochs 8, are passed on to `gliomoe finetune`
 evaluate   that fold on 100 other phantoms, with intervals
 inference  `predict_study` on a case of 240×240×155 voxels of 1 mm and four sequences, its head in
            the air around it as BraTS has it, and filled with tissue throughout
@@ -56,7 +56,7 @@ def finetuning(work: Path, settings: list[str]) -> dict[str, Any]:
     inputs, run = cohort(work, "train", 20, 2), work / "run"
     shutil.rmtree(run, ignore_errors=True)
     cost = Cost()
-    call = ("finetune", "gliomoe_20shot", "--arch.spacing", SPACING, "--only-folds", 0)
+    call = ("finetune", "two_mm", "--only-folds", 0)
     cost.gliomoe(*call, "--out", run, *inputs, *settings)
     (fold,) = json.loads((run / "summary.json").read_text())["folds"]
     return {**figures(cost), "settings": settings, "validation": fold}

@@ -3,17 +3,18 @@
     python tests/benchmarks/studies.py FOLDER [NAME …]
 
 FOLDER is that of `evidence.py`, of which the draws of seed 0 must be done. The run looked at is
-fine-tuned from the pretrained checkpoint on 20 cases (first fold of five), the run beside it is the
-one from scratch on the same cases. Corruptions are measured on the first 24 test cases of A. For
-`smaller` the other four folds are trained, a student of half the width from their ensemble, with
-unlabelled phantoms, and the experts of the first are halved. Studies that train are of one draw of
-20 cases and 400 steps; they show what runs and what it costs, differences need more draws. A study
-that is done is kept, one that was interrupted continues. Writes
-tests/benchmarks/results/studies/NAME.json, .csv and .png.
+fine-tuned from the pretrained checkpoint, whose trunk stays, on 20 cases (first fold of five); the
+run beside it is the one from scratch on the same cases. Corruptions are measured on the first 24
+test cases of A. For `smaller` the other four folds are trained, a student of half the width from
+their ensemble, with unlabelled phantoms, and the experts of the first are halved. Studies that
+train are of one draw of 20 cases and a quarter of the steps, those that pretrain of 200 steps of
+it, and trunks stay as pretrained, so that it is their features that are compared: what runs and
+what it costs shows, differences need more draws and steps. A study that is done is kept, one that
+was interrupted continues. Writes tests/benchmarks/results/studies/NAME.json, .csv and .png.
 """
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from commands import Cost
@@ -26,9 +27,11 @@ VARIANTS = (
     "dense", "top_1", "no_routing_loss", "fusion_mean", "fusion_content", "thin_detail",
     "no_registers", "no_contrast", "no_reconstruction", "latent_prediction", "mask_50", "mask_90",
     "predict_all", "show_all", "one_place", "sequence_dropout", "markers_as_trained", "frozen",
-    "low_rank", "layer_decay",
+    "low_rank",
 )  # fmt: skip
-"""Those that change something of the preset `coarse`."""
+"""Those that change something of the preset `coarse` with its trunk kept."""
+KEPT_TRUNK = ("freeze=partial", "train_blocks=0")
+SHORT = ("train.epochs=2", "train.validate_every=2")
 UNPATCHED = ("attention_unet", "mgmt_net", "mts_unet")
 """Systems without tokens whose size can be set."""
 
@@ -84,8 +87,9 @@ class Studies:
         common = ("--data", data, "--labels", labels, "--shots", "20", "--splits", splits)
         runs = self.work / "runs"
         checkpoint, ensemble, student = self.folder / "checkpoint", runs / "ensemble", runs / "half"
-        everything = ("--only-folds", "0", "1", "2", "3", "4", "--from", checkpoint)
-        self.finetune(*common, *everything, "--out", ensemble)
+        kept = ("--from", checkpoint, "--freeze", "partial", "--train-blocks", "0")
+        folds = ("--only-folds", "0", "1", "2", "3", "4")
+        self.finetune(*common, *kept, *folds, "--out", ensemble)
         self.finetune(
             *(*common, "--teacher", ensemble, "--distil.data", unlabelled, "--only-folds", "0"),
             *("--arch.set", *STUDENT, "--out", student),
@@ -95,14 +99,14 @@ class Studies:
         tests, _ = self.cohort("test_a")
         self.run("smaller", ensemble, ensemble / "fold_0", student, pruned, "--data", tests)
 
-    def training(self, name: str, *arguments: object) -> None:
-        """A study that trains, on 20 cases of a draw, half as long as the evidence."""
+    def training(self, name: str, *arguments: object, settings: Sequence[str] = ()) -> None:
+        """A study that trains, on 20 cases of a draw."""
         data, labels = self.cohort("labelled")
         tests, test_labels = self.cohort("test_a")
         self.run(
             *(name, "--data", data, "--labels", labels, "--shots", "20", "--seeds", "1"),
             *("--test", f"A={tests}", "--test-labels", f"A={test_labels}", *arguments),
-            *("--finetune", "coarse", "train.epochs=4", "train.validate_every=4"),
+            *("--finetune", "coarse", *SHORT, *settings),
         )
 
     def backbones(self) -> None:
@@ -113,11 +117,12 @@ class Studies:
         models = ("gliomoe_tiny", "gliomoe_small", *UNPATCHED)
         self.training("backbones", "--models", *models, "--model-settings", settings)
 
-    def pretraining(self, name: str, steps: int, *arguments: object) -> None:
+    def pretraining(self, name: str, *arguments: object) -> None:
         """A study that pretrains too."""
         unlabelled, _ = self.cohort("unlabelled")
-        steps_of = ("--pretrain", "coarse", f"run.steps={steps}")
-        self.training(name, "--unlabelled", unlabelled, *steps_of, *arguments)
+        steps = ("--pretrain", "coarse", "run.steps=200")
+        where = ("--unlabelled", unlabelled)
+        self.training(name, *where, *steps, *arguments, settings=KEPT_TRUNK)
 
     def finetune(self, *arguments: object) -> None:
         """A run of the preset of the evidence."""
@@ -133,9 +138,9 @@ class Studies:
             "smaller": self.smaller,
             "backbones": self.backbones,
             "pretraining_size": lambda: self.pretraining(
-                "pretraining_size", 600, "--sizes", 30, 100, 300
+                "pretraining_size", "--sizes", 30, 100, 300
             ),
-            "ablations": lambda: self.pretraining("ablations", 300, "--only", *VARIANTS),
+            "ablations": lambda: self.pretraining("ablations", "--only", *VARIANTS),
         }
 
 
