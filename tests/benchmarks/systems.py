@@ -31,6 +31,7 @@ from gliomoe.data_shards.labels import REGIONS
 from gliomoe.finetune.metrics.intervals import bootstrap_mean
 from gliomoe.launch.runs import machine
 from gliomoe.models import create_model, list_models
+from gliomoe.models.errors import ModelError
 from gliomoe.models.registry import parameter_counts
 
 RESULT = Path(__file__).parent / "results/systems.json"
@@ -111,7 +112,13 @@ def simulated(system: str, work: Path) -> dict[str, Any]:
 
 
 def real(system: str, data: Path, work: Path) -> dict[str, Any]:
-    """The row of a system on real cases: every case by the fold that did not train on it."""
+    """The row of a system on real cases: every case by the fold that did not train on it.
+
+    Raises:
+        ModelError: If it does not segment; the cases have no markers.
+    """
+    with torch.device("meta"):
+        create_model(system, ("seg",))
     count = sum(path.is_dir() for path in data.iterdir())
     changed = {
         "tasks": "seg",
@@ -193,7 +200,7 @@ def measure(kind: str, systems: Sequence[str], options: argparse.Namespace) -> b
     for system in tqdm(systems, desc=kind, unit="system", disable=None):
         result = json.loads(RESULT.read_text()) if RESULT.is_file() else {}
         rows = result.setdefault(kind, {})
-        if "seconds" not in rows.get(system, {}):
+        if not {"seconds", "left out"} & set(rows.get(system, {})):
             try:
                 if kind == "real":
                     rows[system] = real(system, options.real, options.work)
@@ -201,6 +208,8 @@ def measure(kind: str, systems: Sequence[str], options: argparse.Namespace) -> b
                     rows[system] = simulated(system, options.work)
             except FailedError as error:
                 rows[system] = {"error": str(error)}
+            except ModelError as error:
+                rows[system] = {"left out": str(error)}
             result[kind] = {name: rows[name] for name in list_models() if name in rows}
             write_json(RESULT, {**result, "machine": machine()})
             print(kind, system, json.dumps(rows[system]), flush=True)
