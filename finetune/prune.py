@@ -1,7 +1,8 @@
 """A smaller run out of a fine-tuned one: the least used experts of each mixture go.
 
-Notable: choices are counted on the training cases of each fold. Its validation cases then judge the
-smaller model, so that thresholds and temperatures are its own.
+Notable: choices are counted on the training cases of each fold, and markers are fitted anew on them
+where the run did that. Its validation cases then judge the smaller model, so that thresholds and
+temperatures are its own.
 """
 
 import logging
@@ -26,7 +27,7 @@ from gliomoe.finetune.run import (
     training_folder,
 )
 from gliomoe.finetune.splits import write_splits
-from gliomoe.finetune.train import Prepared, finished, held_out, simulated, summarise
+from gliomoe.finetune.train import Prepared, finished, held_out, refitted, simulated, summarise
 from gliomoe.finetune.validation import inference_config, validate
 from gliomoe.models.card import model_card
 from gliomoe.models.checkpoint import (
@@ -105,6 +106,7 @@ def _prune_fold(
         for case in tqdm(prepared.chosen(fold.train), f"fold {number}", unit="case", disable=None):
             predict_study([model], read_case(prepared.shards, case), inference_config(config))
     smaller = prune_experts(model, counts, experts)
+    refitted(smaller, config, prepared, number)
     cases = [read_case(prepared.shards, case) for case in prepared.chosen(fold.validation)]
     validated = validate(smaller, cases, config)
     write_json(training_folder(config.out, number) / "result.json", asdict(validated))

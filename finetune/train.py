@@ -171,9 +171,7 @@ def run_fold(config: FinetuneConfig, prepared: Prepared, number: int, row: int =
     data = _fold_data(config, prepared, number, device)
     validated = train_fold(model, data, config, folder, row)
     merge(model)
-    if config.refit and config.markers and isinstance(model.heads["markers"], MarkerHead):
-        cases = [read_case(prepared.shards, case) for case in prepared.chosen(fold.train)]
-        refit_markers(model, cases, config.refit, inference_config(config))
+    if refitted(model, config, prepared, number):
         validated = validate(model, data.validation, config)
     write_json(folder / "result.json", asdict(validated))
     training = {
@@ -208,6 +206,16 @@ def run_fold(config: FinetuneConfig, prepared: Prepared, number: int, row: int =
     )
     for state in ("state.pt", "best.pt"):
         (folder / state).unlink()
+
+
+def refitted(model: Model, config: FinetuneConfig, prepared: Prepared, number: int) -> bool:
+    """Fit the markers anew on the training cases of a fold; whether the run does that."""
+    if not (config.refit and config.markers and isinstance(model.heads["markers"], MarkerHead)):
+        return False
+    chosen = prepared.chosen(prepared.splits.folds[number].train)
+    cases = [read_case(prepared.shards, case) for case in chosen]
+    refit_markers(model, cases, config.refit, inference_config(config))
+    return True
 
 
 def build_model(config: FinetuneConfig, prepared: Prepared, number: int) -> Model:

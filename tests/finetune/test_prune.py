@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from gliomoe.data_shards.errors import UsageError
 from gliomoe.data_shards.reading.indexed import ShardSet
 from gliomoe.finetune import prune
 from gliomoe.finetune.inference import predict_study
+from gliomoe.finetune.refit import refit_markers
 from gliomoe.finetune.run import FinetunedRun
 from gliomoe.finetune.studies.smaller import Measured, rows_of
 from gliomoe.launch.cli import main
@@ -35,7 +37,7 @@ def run(tmp_path_factory, ball_shards, write_labels, tiny_preset, tiny_settings)
     labels = write_labels(folder / "labels.tsv", range(8))
     where = ["--data", str(ball_shards(range(8))), "--labels", str(labels)]
     what = ["--tasks", "seg", "idh", "--arch.set", *changes, "--out", str(folder / "run")]
-    assert main(["finetune", str(tiny_preset), *where, *what]) == 0
+    assert main(["finetune", str(tiny_preset), *where, *what, "--refit", "0"]) == 0
     for member in FinetunedRun.open(folder / "run").folders:
         without_experts(member, [0, 2])
     return folder / "run"
@@ -106,6 +108,30 @@ def test_with_all_experts_nothing_changes(run, tmp_path):
         before, after = tensors(run, fold), tensors(out, fold)
         assert before.keys() == after.keys()
         assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
+
+
+def test_markers_are_fitted_anew_where_the_run_did(
+    tmp_path, ball_shards, write_labels, tiny_preset, tiny_settings
+):
+    shards = ball_shards(range(8))
+    labels = write_labels(tmp_path / "labels.tsv", range(8))
+    changes = [f"{name}={value}" for name, value in {**tiny_settings, "experts": 4}.items()]
+    where = ["--data", str(shards), "--labels", str(labels), "--only_folds", "0"]
+    what = ["--tasks", "seg", "idh", "--arch.set", *changes, "--out", str(tmp_path / "run")]
+    assert main(["finetune", str(tiny_preset), *where, *what]) == 0
+    smaller = tmp_path / "smaller"
+    assert main(["prune", str(tmp_path / "run"), "--experts", "2", "--out", str(smaller)]) == 0
+    before, after = (load_checkpoint(run / "fold_0") for run in (tmp_path / "run", smaller))
+    found = after.heads["markers"].classify["idh"].weight.clone()
+    assert not torch.equal(found, before.heads["markers"].classify["idh"].weight)
+    (fold, *_) = json.loads((smaller / "splits.json").read_text())["folds"]
+    opened = ShardSet.open(shards)
+    studies = [study for study in map(opened.read, range(8)) if study.key in fold["train"]]
+    odd = [float(int(study.key.rpartition("-")[2]) % 2) for study in studies]  # are mutant
+    cases = [replace(s, targets={"idh": idh}) for s, idh in zip(studies, odd, strict=True)]
+    windows = replace(FinetunedRun.open(smaller).inference, precision="fp32")  # the preset's
+    refit_markers(after, cases, 1.0, windows)
+    torch.testing.assert_close(after.heads["markers"].classify["idh"].weight, found)
 
 
 def test_an_interrupted_pruning_continues(run, smaller, tmp_path, monkeypatch, capsys):
