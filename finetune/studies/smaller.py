@@ -6,7 +6,7 @@ interval from resamples of the same cases for both.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from gliomoe.finetune.metrics.intervals import bootstrap_mean, bootstrap_ratio
 from gliomoe.finetune.metrics.paired import wilcoxon_test
 from gliomoe.finetune.metrics.segmentation import dice
 from gliomoe.finetune.precision import pick_device
+from gliomoe.finetune.report.evaluations import folder_names
 from gliomoe.finetune.run import FinetunedRun
 from gliomoe.finetune.studies.output import Row
 from gliomoe.finetune.studies.plots import below, colours, panels
@@ -72,9 +73,10 @@ def measure_runs(config: SmallerConfig) -> list[Measured]:
     """Predict the cases with every run.
 
     Raises:
-        UsageError: If a run does not segment, preprocesses otherwise than the first, or has seen
-            some of the cases.
+        UsageError: If a run is given twice, does not segment, preprocesses otherwise than the
+            first, or has seen some of the cases.
     """
+    names = folder_names(config.runs)
     runs = [FinetunedRun.open(path) for path in config.runs]
     for run in runs:
         if "seg" not in run.tasks:
@@ -84,16 +86,17 @@ def measure_runs(config: SmallerConfig) -> list[Measured]:
     cases = [case for case in labelled if case.targets.get("seg") == 1]
     if not cases:
         raise UsageError(f"{config.data}: no case has a segmentation")
-    return _measure(runs, shards, cases, config)
+    return _measure(dict(zip(names, runs, strict=True)), shards, cases, config)
 
 
 def _measure(
-    runs: Sequence[FinetunedRun],
+    named: Mapping[str, FinetunedRun],
     shards: ShardSet,
     cases: Sequence[LabelledCase],
     config: SmallerConfig,
 ) -> list[Measured]:
     """Sizes of the runs; Dice and seconds of each case, which all predict in turn."""
+    runs = list(named.values())
     ensembles = [run.models(pick_device(config.device)) for run in runs]
     for models, run in zip(ensembles, runs, strict=True):
         genes = config.genes if models[0].genes else None
@@ -112,18 +115,22 @@ def _measure(
             assert prediction.regions is not None
             overlaps[row, column] = dice(prediction.regions > 0.5, to_regions(sample.seg))
     return [
-        _sized(run, models, *figures)
-        for run, models, *figures in zip(runs, ensembles, overlaps, seconds, strict=True)
+        _sized(name, named[name], models, *figures)
+        for name, models, *figures in zip(named, ensembles, overlaps, seconds, strict=True)
     ]
 
 
 def _sized(
-    run: FinetunedRun, models: Sequence[Model], overlaps: np.ndarray, seconds: np.ndarray
+    name: str,
+    run: FinetunedRun,
+    models: Sequence[Model],
+    overlaps: np.ndarray,
+    seconds: np.ndarray,
 ) -> Measured:
     """The figures of a run with its size."""
     counts = np.array([parameter_counts(model) for model in models]).sum(0)
     return Measured(
-        name=str(run.path),
+        name=name,
         members=len(models),
         parameters=int(counts[0]),
         active=int(counts[1]),
