@@ -210,7 +210,8 @@ def run_fold(config: FinetuneConfig, prepared: Prepared, number: int, row: int =
 
 def refitted(model: Model, config: FinetuneConfig, prepared: Prepared, number: int) -> bool:
     """Fit the markers anew on the training cases of a fold; whether the run does that."""
-    if not (config.refit and config.markers and isinstance(model.heads["markers"], MarkerHead)):
+    heads = dict(model.heads.items())  # those of published systems have other names
+    if not (config.refit and config.markers and isinstance(heads.get("markers"), MarkerHead)):
         return False
     chosen = prepared.chosen(prepared.splits.folds[number].train)
     cases = [read_case(prepared.shards, case) for case in chosen]

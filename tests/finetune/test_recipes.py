@@ -17,6 +17,7 @@ from gliomoe.finetune.inputs import check_options
 from gliomoe.finetune.loop import FoldData, train_step
 from gliomoe.finetune.losses import prevalence_weights
 from gliomoe.finetune.optim import make_optimizer
+from gliomoe.finetune.train import refitted
 from gliomoe.launch.options import parse, read_preset
 from gliomoe.models.model import Model
 from gliomoe.models.recompute import set_recompute
@@ -100,6 +101,17 @@ def test_a_recipe_opens_with_what_one_must_know(name):
     text = (Path(str(files("gliomoe.finetune"))) / f"configs/{name}.toml").read_text("utf-8")
     for word in ("Paper ", "Hardware ", "Time ", "Data ", f"Command   gliomoe finetune {name} "):
         assert f"# {word}" in text, word
+
+
+@pytest.mark.parametrize("name", [name for name in RECIPES if not name.startswith("magpie")])
+def test_markers_of_heads_of_their_own_stay_as_trained(name):
+    config = recipe(name)
+    assert config.refit and config.markers
+    model = create_model(config.model, config.tasks, **SMALL[config.model])
+    before = {n: p.detach().clone() for n, p in model.named_parameters()}
+    prepared: Any = None  # a run that leaves them does not look at its cases
+    assert not refitted(model, config, prepared, 0)
+    assert all(torch.equal(p, before[n]) for n, p in model.named_parameters())
 
 
 @pytest.mark.parametrize("name", RECIPES)
