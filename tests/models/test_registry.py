@@ -212,11 +212,16 @@ def test_saved_and_loaded_is_bit_equal(case, tmp_path):
     save_checkpoint(tmp_path / "ck", model, **facts)
     loaded = load_checkpoint(tmp_path / "ck").eval()
     assert loaded.config == model.config
+    before, after = model.state_dict(), loaded.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
+    # Some CPUs round small products by where in memory they lie: what is said is close, not equal.
     a, b = model(batch), loaded(batch)
-    assert torch.equal(a.features.tokens, b.features.tokens)
+    torch.testing.assert_close(a.features.tokens, b.features.tokens)
     assert (a.seg is None) == (b.seg is None)
-    assert a.seg is None or torch.equal(a.seg, b.seg)
-    assert all(torch.equal(a.markers[task], b.markers[task]) for task in a.markers)
+    if a.seg is not None:
+        torch.testing.assert_close(a.seg, b.seg)
+    torch.testing.assert_close(a.markers, b.markers)
 
 
 def test_the_same_seed_gives_the_same_weights(case):
