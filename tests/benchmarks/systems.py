@@ -102,6 +102,7 @@ def simulated(system: str, work: Path) -> dict[str, Any]:
         "changed": changed,
         "parameters": parameters(work / "phantom" / system / "first/run/fold_0"),
         **costs(cost, 2),
+        "machine": machine(),
         "dice": {region: each["dice"] for region, each in metrics["regions"].items()},
         "auc": {
             task: each["macro_auc" if task == "grade" else "auc"]
@@ -157,6 +158,7 @@ def real(system: str, data: Path, work: Path) -> dict[str, Any]:
         "changed": changed,
         "parameters": parameters(out / "run/fold_0"),
         **costs(cost, 1),
+        "machine": machine(),
         "cases": len(found),
         "regions": regions,
     }
@@ -211,7 +213,7 @@ def measure(kind: str, systems: Sequence[str], options: argparse.Namespace) -> b
             except ModelError as error:
                 rows[system] = {"left out": str(error)}
             result[kind] = {name: rows[name] for name in list_models() if name in rows}
-            write_json(RESULT, {**result, "machine": machine()})
+            write_json(RESULT, result)
             print(kind, system, json.dumps(rows[system]), flush=True)
         well &= rows[system].get("two_runs_equal", "error" not in rows[system])
     return well
