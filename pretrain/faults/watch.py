@@ -29,6 +29,9 @@ _INTERVAL = 1.0
 """Seconds between two signs of life."""
 _READ = 3 * _INTERVAL
 """Seconds in which every other rank has read a cause, before its finder takes the store along."""
+_CONFIRMED = 2
+"""Later signs that must agree before a rank is said to hang: those of several ranks are not of one
+moment, and where the others have just got on, one that only waited for them looks like the last."""
 _FUSE = 20.0
 """Seconds that a main thread which gave up may take to end."""
 _CAUSE = "cause"
@@ -82,6 +85,7 @@ class Watch:
         self._sign = b""
         self._seen = self._heard = time.monotonic()
         self._beats = 0
+        self._suspect: tuple[int, int, int] | None = None  # rank, step, its beats when first seen
         self._done = threading.Event()
         self._threads = [
             threading.Thread(target=target, name="watch", daemon=True)
@@ -206,7 +210,11 @@ class Watch:
         waited_for = [r for r, sign in enumerate(signs) if not sign["waits"]] or range(self._world)
         rank = min(waited_for, key=lambda r: (signs[r]["step"], -signs[r]["seconds"]))
         sign = signs[rank]
-        if sign["seconds"] > self._limits[sign["phase"]]:
+        if sign["seconds"] <= self._limits[sign["phase"]]:
+            self._suspect = None
+        elif self._suspect is None or self._suspect[:2] != (rank, sign["step"]):
+            self._suspect = (rank, sign["step"], sign["beats"])
+        elif sign["beats"] - self._suspect[2] >= _CONFIRMED:
             found = f"hangs in {sign['place']} for {sign['seconds']:.0f} s"
             self._accuse(rank, sign, found)
 
