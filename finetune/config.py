@@ -160,6 +160,9 @@ class FinetuneConfig:
     refit: float = 1.0
     """Strength (C) of the logistic regression on whole training cases that takes the place of the
     last layer of the markers when training is over (`gliomoe_*`, `magpie_*`); 0: as trained."""
+    specks: float = 1.0
+    """Largest volume, in ml, up to which a predicted region may count as noise and be left out; the
+    volume itself is chosen by Dice on validation cases. 0: nothing is left out."""
     teacher: Path | None = None
     """Fine-tuned run that teaches a smaller model, beside the labels (distillation)."""
     splits: Path | None = None
@@ -188,8 +191,8 @@ class FinetuneConfig:
             raise ValueError(f"tasks must be one or more of {', '.join(get_args(Task))}, each once")
         if any(not 0 <= fold < self.folds for fold in self.only_folds):
             raise ValueError(f"only_folds must lie between 0 and {self.folds - 1}")
-        if self.train_blocks < 0 or self.refit < 0:
-            raise ValueError("train_blocks and refit must not be negative")
+        if min(self.train_blocks, self.refit, self.specks) < 0:
+            raise ValueError("train_blocks, refit and specks must not be negative")
         if self.teacher is None and self.distil != DistilConfig():
             raise ValueError("settings of distil need a teacher, a fine-tuned run")
 

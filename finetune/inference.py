@@ -6,8 +6,8 @@ by the tumour found in it, as training looks at crops with tumour only.
 Shapes: M models, V volumes, R regions, D H W voxels, W windows in one call.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import product
 
 import torch
@@ -17,6 +17,7 @@ from gliomoe.data_shards.batch import StudyBatch, StudySample
 from gliomoe.data_shards.labels import REGIONS
 from gliomoe.data_shards.order import seed_for
 from gliomoe.finetune.precision import Precision, autocast
+from gliomoe.finetune.specks import without_specks
 from gliomoe.models.features import Activation
 from gliomoe.models.heads.activation import probabilities
 from gliomoe.models.uncertainty import mc_dropout
@@ -39,6 +40,8 @@ class InferenceConfig:
     flips: bool = False
     """Test-time augmentation: predict the study in all eight orientations that flips along D, H
     and W give, and average the probabilities; eight times the work."""
+    smallest: Mapping[str, float] = field(default_factory=dict)
+    """Region → ml; a prediction of it that is no larger is left out as noise."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,8 @@ class StudyPrediction:
     """What an ensemble says about one study, on the study's grid, on the CPU."""
 
     regions: Tensor | None
-    """[R, D, H, W] float32, probability of each region; None without the task `seg`."""
+    """[R, D, H, W] float32, probability of each region, nowhere above 0.5 where the region is left
+    out as noise; None without the task `seg`."""
     uncertainty: Tensor | None
     """[D, H, W] float32 in bits: entropy of the mean probability, averaged over regions."""
     markers: dict[str, Tensor]
@@ -80,7 +84,8 @@ def predict_study(
     if total is None:
         return StudyPrediction(None, None, means)
     mean = total / len(markers)
-    return StudyPrediction(mean, binary_entropy(mean).mean(0), means)
+    regions = without_specks(mean, sample.spacing, config.smallest)
+    return StudyPrediction(regions, binary_entropy(mean).mean(0), means)
 
 
 def _predictions(

@@ -14,7 +14,6 @@ import torch
 from tqdm import tqdm
 
 from gliomoe.data_shards.files import write_json
-from gliomoe.finetune.calibration import marker_rules
 from gliomoe.finetune.config import FinetuneConfig
 from gliomoe.finetune.dataset import read_case
 from gliomoe.finetune.inference import predict_study
@@ -27,7 +26,14 @@ from gliomoe.finetune.run import (
     training_folder,
 )
 from gliomoe.finetune.splits import write_splits
-from gliomoe.finetune.train import Prepared, finished, held_out, refitted, simulated, summarise
+from gliomoe.finetune.train import (
+    Prepared,
+    decision_rules,
+    finished,
+    refitted,
+    simulated,
+    summarise,
+)
 from gliomoe.finetune.validation import inference_config, validate
 from gliomoe.models.card import model_card
 from gliomoe.models.checkpoint import (
@@ -117,7 +123,7 @@ def _prune_fold(
             **described["training"],
             "pruned": {"from": str(source), "experts": experts},
             "validation": {"dice": validated.dice, "log_loss": validated.log_loss},
-            **marker_rules(held_out(prepared, [validated]), config.markers),
+            **decision_rules(config, prepared, [validated]),
         },
         "preprocessing": described["preprocessing"],
         "sequences": described["sequences"],

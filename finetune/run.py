@@ -5,7 +5,8 @@ RUN/splits.json         which case trains and validates in which fold
 RUN/label_conflicts.csv labels left out because their sources disagree, if there are any
 RUN/fold_<i>/           checkpoint folder with the best weights of fold i, there once it is done
 RUN/training/fold_<i>/  TensorBoard events, `result.json` (validation, with probabilities)
-RUN/summary.json        validation by fold, thresholds and temperatures of the markers
+RUN/summary.json        validation by fold, thresholds and temperatures of the markers, and the
+                        volume up to which a region is noise
 """
 
 import json
@@ -47,7 +48,7 @@ class FinetunedRun:
     """Checkpoint folders of the ensemble."""
     tasks: tuple[str, ...]
     inference: InferenceConfig
-    """Windows as in training."""
+    """Windows as in training; regions that are noise on validation cases are left out."""
     preprocessing: dict[str, Any]
     """Settings of `gliomoe.data_shards.preprocess` that the cases must go through."""
     thresholds: dict[str, float | None]
@@ -96,7 +97,10 @@ class FinetunedRun:
             path=path,
             folders=tuple(folders),
             tasks=tuple(config["model"]["tasks"]),
-            inference=InferenceConfig(window=tuple(training["window"])),
+            inference=InferenceConfig(
+                window=tuple(training["window"]),
+                smallest=summary.get("smallest_ml", training.get("smallest_ml", {})),
+            ),
             preprocessing=config["preprocessing"],
             thresholds=summary.get("thresholds", training["thresholds"]),
             temperatures={

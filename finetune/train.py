@@ -18,7 +18,7 @@ from gliomoe.data_shards.order import seed_for
 from gliomoe.data_shards.preprocess import PreprocessConfig
 from gliomoe.data_shards.reading.indexed import ShardSet
 from gliomoe.data_shards.sequences import SEQUENCES
-from gliomoe.finetune.calibration import HeldOut, marker_rules
+from gliomoe.finetune.calibration import marker_rules
 from gliomoe.finetune.cases import (
     LabelledCase,
     labelled_cases,
@@ -46,6 +46,7 @@ from gliomoe.finetune.run import (
     fold_folder,
     training_folder,
 )
+from gliomoe.finetune.specks import Extent, smallest_ml
 from gliomoe.finetune.splits import Splits, check_folds, make_splits, read_splits, write_splits
 from gliomoe.finetune.teacher import Teacher, appoint, check_teacher
 from gliomoe.finetune.validation import Validated, inference_config, validate
@@ -184,7 +185,7 @@ def run_fold(config: FinetuneConfig, prepared: Prepared, number: int, row: int =
         "cases": len(fold.train),
         "teacher": prepared.teacher.described(number) if prepared.teacher else None,
         "validation": {"dice": validated.dice, "log_loss": validated.log_loss},
-        **marker_rules(held_out(prepared, [validated]), config.markers),
+        **decision_rules(config, prepared, [validated]),
     }
     about: dict[str, Any] = {
         "training": training,
@@ -259,17 +260,32 @@ def summarise(config: FinetuneConfig, prepared: Prepared) -> dict[str, Any]:
         "folds": folds,
         "folds_planned": config.folds,
         "dice": {r: float(np.mean([f.dice[r] for f in results.values()])) for r in regions},
-        **marker_rules(held_out(prepared, list(results.values())), config.markers),
+        **decision_rules(config, prepared, list(results.values())),
     }
 
 
-def held_out(prepared: Prepared, results: Sequence[Validated]) -> list[HeldOut]:
-    """Targets and probabilities of the cases that their fold did not train on."""
-    return [
+def decision_rules(
+    config: FinetuneConfig, prepared: Prepared, results: Sequence[Validated]
+) -> dict[str, Any]:
+    """How probabilities become decisions, chosen on cases that their fold did not train on.
+
+    Returns:
+        What `marker_rules` returns, and `smallest_ml`, region → volume up to which it is noise.
+    """
+    held_out = [
         (prepared.cases[key].targets, probabilities)
         for result in results
         for key, probabilities in result.markers.items()
     ]
+    extents = [
+        {region: Extent(**fields) for region, fields in case.items()}
+        for result in results
+        for case in result.extents.values()
+    ]
+    return {
+        **marker_rules(held_out, config.markers),
+        "smallest_ml": smallest_ml(extents, config.specks),
+    }
 
 
 def finished(run: Path, number: int) -> bool:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from gliomoe.finetune.config import FinetuneConfig
 from gliomoe.finetune.inference import InferenceConfig, predict_study
 from gliomoe.finetune.losses import GRADES
 from gliomoe.finetune.metrics.segmentation import dice
+from gliomoe.finetune.specks import Extent, volumes_ml
 
 ValidationCase = StudySample
 """A whole study with `seg` and `targets`."""
@@ -30,6 +31,8 @@ class Validated:
     """Marker task → mean over the cases with a known label."""
     markers: dict[str, dict[str, list[float]]]
     """Study key → task → probabilities, from weights that never saw the case."""
+    extents: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
+    """Study key → region → fields of an `Extent`, of the cases with a segmentation."""
 
     def scalars(self) -> dict[str, float]:
         """What is worth a curve."""
@@ -59,11 +62,14 @@ def validate(
     by_region: list[Tensor] = []
     by_task: dict[str, list[float]] = {}
     markers: dict[str, dict[str, list[float]]] = {}
+    extents: dict[str, dict[str, dict[str, float]]] = {}
     for case in cases:
         prediction = predict_study([model], case, inference_config(config))
         if prediction.regions is not None and not math.isnan(case.targets["seg"]):
             assert case.seg is not None
-            by_region.append(dice(prediction.regions > 0.5, to_regions(case.seg)))
+            found, truth = prediction.regions > 0.5, to_regions(case.seg)
+            by_region.append(dice(found, truth))
+            extents[case.key] = _extents(by_region[-1], found, truth, case.spacing)
         markers[case.key] = {task: p.tolist() for task, p in prediction.markers.items()}
         for task, probability in prediction.markers.items():
             if not math.isnan(target := case.targets[task]):
@@ -78,7 +84,18 @@ def validate(
         dice=dict(zip(REGIONS, overlaps, strict=True)) if overlaps else {},
         log_loss=mean_loss,
         markers=markers,
+        extents=extents,
     )
+
+
+def _extents(
+    overlaps: Tensor, found: Tensor, truth: Tensor, spacing: Tensor
+) -> dict[str, dict[str, float]]:
+    """Region → fields of an `Extent`, of masks [R, D, H, W] with their Dice [R]."""
+    rows = torch.stack([overlaps, volumes_ml(found, spacing), volumes_ml(truth, spacing)], 1)
+    return {
+        region: asdict(Extent(*row)) for region, row in zip(REGIONS, rows.tolist(), strict=True)
+    }
 
 
 def log_loss(probability: Tensor, target: float) -> float:

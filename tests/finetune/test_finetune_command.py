@@ -87,6 +87,8 @@ def test_a_run_leaves_what_others_need(cohort, run):
     assert len(opened.models()) == 2
     assert opened.tasks == ("seg", "idh", "grade")
     assert opened.inference.window == (16, 16, 16)
+    assert set(summary["smallest_ml"]) == {"ET", "TC", "WT"}
+    assert opened.inference.smallest == summary["smallest_ml"]
     assert opened.preprocessing["spacing"] == 3.0
     single = FinetunedRun.open(run / "fold_1")
     assert len(single.models()) == 1 and set(single.thresholds) == {"idh"}

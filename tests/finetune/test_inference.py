@@ -96,6 +96,16 @@ def test_a_small_study_is_one_window():
     assert prediction.regions.shape == (3, 20, 10, 12)
 
 
+def test_regions_that_are_noise_are_left_out():
+    whole = predict_study([Voxelwise()], sample(), InferenceConfig(precision="fp32"))
+    millilitres = (whole.regions[0] > 0.5).sum().item() / 1000
+    config = InferenceConfig(precision="fp32", smallest={"ET": millilitres, "TC": millilitres / 2})
+    found = predict_study([Voxelwise()], sample(), config)
+    assert millilitres and found.regions[0].max() == 0.5
+    assert torch.equal(found.regions[1:], whole.regions[1:])
+    assert torch.equal(found.uncertainty, whole.uncertainty)
+
+
 def test_markers_weigh_windows_by_tumour():
     voxels = torch.full((2, 16, 8, 8), -20.0)
     voxels[1, 8:] = 3.0
