@@ -17,6 +17,7 @@ from gliomoe.models.encoders import gliomoe, magpie
 from gliomoe.models.errors import ModelError
 from gliomoe.models.model import TASKS, Model, check_tasks
 from gliomoe.models.moe.layer import MixtureOfExperts
+from gliomoe.models.shallow import mend_shallow
 from gliomoe.models.systems import attention_unet, mdl_ca, mgmt_net, mts_unet
 
 
@@ -119,6 +120,7 @@ def create_model(name: str, tasks: Sequence[str] = (), **overrides: Any) -> Mode
     """
     known = entry(name)
     model = known.build(check_tasks(tasks, name, known.tasks), **overrides)
+    mend_shallow(model)
     settings = asdict(model.encoder.config)
     model.config = {"name": name, "overrides": settings, "tasks": list(model.tasks)}
     return model
