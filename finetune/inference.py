@@ -49,12 +49,14 @@ class StudyPrediction:
     """What an ensemble says about one study, on the study's grid, on the CPU."""
 
     regions: Tensor | None
-    """[R, D, H, W] float32, probability of each region, nowhere above 0.5 where the region is left
-    out as noise; None without the task `seg`."""
+    """[R, D, H, W] float32, probability of each region, below 0.5 where the region is left out as
+    noise; None without the task `seg`."""
     uncertainty: Tensor | None
     """[D, H, W] float32 in bits: entropy of the mean probability, averaged over regions."""
     markers: dict[str, Tensor]
     """Task → probabilities: [1] of mutant or codeleted, [3] of WHO grade 2, 3, 4."""
+    left_out: Mapping[str, float] = field(default_factory=dict)
+    """Region → ml that was predicted of it and is left out as noise."""
 
 
 def predict_study(
@@ -84,8 +86,8 @@ def predict_study(
     if total is None:
         return StudyPrediction(None, None, means)
     mean = total / len(markers)
-    regions = without_specks(mean, sample.spacing, config.smallest)
-    return StudyPrediction(regions, binary_entropy(mean).mean(0), means)
+    regions, left_out = without_specks(mean, sample.spacing, config.smallest)
+    return StudyPrediction(regions, binary_entropy(mean).mean(0), means, left_out)
 
 
 def _predictions(

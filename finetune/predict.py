@@ -234,6 +234,7 @@ def _write_maps(
             region: round(float(np.isin(seg, labels).sum()) * voxel_ml, 3)
             for region, labels in REGIONS.items()
         },
+        "left_out_ml": {region: round(ml, 3) for region, ml in prediction.left_out.items()},
     }
 
 

@@ -17,6 +17,8 @@ from torch import Tensor
 from gliomoe.data_shards.labels import REGIONS
 
 _MM3_PER_ML = 1000.0
+_BELOW = 0.49
+"""Highest probability of a region that is left out; it must not reach 0.5 when resampled."""
 
 
 @dataclass(frozen=True)
@@ -33,18 +35,25 @@ def volumes_ml(masks: Tensor, spacing: Tensor) -> Tensor:
     return masks.flatten(1).sum(1) * float(spacing.prod()) / _MM3_PER_ML
 
 
-def without_specks(regions: Tensor, spacing: Tensor, smallest: Mapping[str, float]) -> Tensor:
-    """Region probabilities, those of a region that is at most so large no longer above 0.5.
+def without_specks(
+    regions: Tensor, spacing: Tensor, smallest: Mapping[str, float]
+) -> tuple[Tensor, dict[str, float]]:
+    """Region probabilities, those of a region that is at most so large everywhere below 0.5.
 
     Args:
         regions: [R, D, H, W] float, in the order of `REGIONS`; left as they are.
         spacing: [3] mm.
         smallest: Region → ml; regions that are not named stay.
+
+    Returns:
+        The probabilities, and region → ml of what was left out.
     """
+    volumes = volumes_ml(regions > 0.5, spacing)
     limits = torch.tensor([smallest.get(region, 0.0) for region in REGIONS])
-    specks = volumes_ml(regions > 0.5, spacing) <= limits
-    capped = regions.clamp(max=0.5)
-    return torch.where(specks[:, None, None, None], capped, regions)
+    specks = (volumes > 0) & (volumes <= limits)
+    kept = torch.where(specks[:, None, None, None], regions.clamp(max=_BELOW), regions)
+    rows = zip(REGIONS, volumes.tolist(), specks.tolist(), strict=True)
+    return kept, {region: volume for region, volume, speck in rows if speck}
 
 
 def smallest_ml(cases: Iterable[Mapping[str, Extent]], most: float) -> dict[str, float]:

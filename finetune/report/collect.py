@@ -103,6 +103,8 @@ def _prediction_scan(folder: Path, record: Mapping[str, Any]) -> Scan:
         seg = read_labels(folder / segmentation["files"]["labels"]).data
         labels["prediction"] = to_canonical(seg, segmentation["convention"])
         facts |= {f"Volume {r}": f"{ml:.1f} ml" for r, ml in segmentation["volumes_ml"].items()}
+        left_out = segmentation.get("left_out_ml", {})
+        facts |= {f"Left out {r}": f"{ml:.1f} ml, as noise" for r, ml in left_out.items()}
     facts |= {TASK_NAMES[task]: _decision(made) for task, made in record["markers"].items()}
     return Scan(f"{record['case']} (prediction)", _ordered(images), labels, reference.affine, facts)
 

@@ -1,6 +1,6 @@
 """Does pretraining help? 5, 10 and 20 labelled phantoms, five draws, 100 test cases of A and of B.
 
-    python tests/benchmarks/evidence.py FOLDER [--seeds N] [--parallel N] [--arms NAME …]
+    python tests/benchmarks/evidence.py FOLDER [--seeds N] [--parallel N] [--arms NAME …] [--search]
 
 Pretrained on 300 unlabelled phantoms of mixed protocols (preset `coarse`) and fine-tuned by the
 preset `coarse` (800 steps), against training from scratch. An arm's trunk stays as it is, and the
@@ -12,8 +12,10 @@ scratch         all trained from random weights, the encoder at the rate of the 
 pretrained_all  all trained from the checkpoint
 frozen          the whole encoder of random weights, kept: the heads alone are trained
 
-Intervals are over draws and cases. Goes on where it stopped; hours of one core, which `--parallel`
-shares out. Writes tests/benchmarks/results/evidence.json, .csv and .png.
+`--search` is one draw of the first three; `pretrained_all` is measured against the best of them
+that has no checkpoint. Intervals are over draws and cases. Goes on where it stopped; hours of one
+core, which `--parallel` shares out. Writes tests/benchmarks/results/evidence.json, .csv, .png, or
+evidence_search with `--search`.
 """
 
 import argparse
@@ -44,7 +46,8 @@ ARMS: dict[str, tuple[str, dict[str, Any]]] = {
     "frozen": ("scratch:frozen", {}),
 }
 """Name → where it starts, and what it changes of the preset."""
-DEFAULT_ARMS = ("pretrained", "random_trunk", "scratch")
+SEARCHED = ("pretrained", "random_trunk", "scratch")
+COMPARED = ("pretrained_all", "random_trunk")
 
 
 def shards(folder: Path, name: str, cost: Cost) -> Path:
@@ -84,24 +87,27 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--parallel", type=int, default=1, help="runs at a time")
     parser.add_argument("--seeds", type=int, default=5, help="draws of labelled cases")
-    parser.add_argument("--arms", nargs="+", choices=ARMS, default=DEFAULT_ARMS)
+    parser.add_argument("--arms", nargs="+", choices=ARMS, help="the last is the baseline")
+    parser.add_argument("--search", action="store_true", help="one draw, to choose arms by")
     args = parser.parse_args()
+    arms = args.arms or (SEARCHED if args.search else COMPARED)
+    name = "evidence_search" if args.search else "evidence"
     folder, cost = args.folder.resolve(), Cost()
     checkpoint = pretrained(folder, cost)
     data, *tests = (shards(folder, name, cost) for name in NAMES)
     settings = folder / "arms.toml"
-    settings.write_text(tomli_w.dumps({name: ARMS[name][1] for name in args.arms}), "utf-8")
-    sources = [f"{name}={ARMS[name][0].format(checkpoint=checkpoint)}" for name in args.arms]
+    settings.write_text(tomli_w.dumps({arm: ARMS[arm][1] for arm in arms}), "utf-8")
+    sources = [f"{arm}={ARMS[arm][0].format(checkpoint=checkpoint)}" for arm in arms]
     tables = [folder / "cohorts" / name / "participants.tsv" for name in NAMES]
     cost.gliomoe(
         *("study", "shots", "--data", data, "--labels", tables[0]),
         *("--test", f"A={tests[0]}", f"B={tests[1]}"),
         *("--test-labels", f"A={tables[1]}", f"B={tables[2]}"),
-        *("--arms", *sources, "--arm-settings", settings),
-        *("--finetune", "coarse", "--out", folder / "study", "--shots", 5, 10, 20),
-        *("--seeds", args.seeds, "--parallel", args.parallel),
+        *("--arms", *sources, "--arm-settings", settings, "--baseline", arms[-1]),
+        *("--finetune", "coarse", "--out", folder / name, "--shots", 5, 10, 20),
+        *("--seeds", 1 if args.search else args.seeds, "--parallel", args.parallel),
     )
-    keep(folder / "study", RESULTS / "evidence", folder)
+    keep(folder / name, RESULTS / name, folder)
 
 
 if __name__ == "__main__":

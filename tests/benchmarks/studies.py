@@ -2,9 +2,9 @@
 
     python tests/benchmarks/studies.py FOLDER [NAME …]
 
-FOLDER is that of `evidence.py`, of which the draws of seed 0 must be done. The run looked at is
-fine-tuned from the pretrained checkpoint, whose trunk stays, on 20 cases (first fold of five); the
-run beside it is the one from scratch on the same cases. Corruptions are measured on the first 24
+FOLDER is that of `evidence.py --search`, which must be done. The run looked at is fine-tuned from
+the pretrained checkpoint, whose trunk stays, on 20 cases (first fold of five); the run beside it is
+the one from scratch on the same cases. Corruptions are measured on the first 24
 test cases of A. For `smaller` the other four folds are trained, a student of half the width from
 their ensemble, with unlabelled phantoms, and the experts of the first are halved. Studies that
 train are of one draw of 20 cases and a quarter of the steps, those that pretrain of 100 steps of
@@ -34,7 +34,7 @@ VARIANTS = (
 KEPT_TRUNK = ("freeze=partial", "train_blocks=0")
 SHORT = ("train.epochs=2", "train.validate_every=2")
 UNPATCHED = ("attention_unet", "mgmt_net")
-"""Systems without tokens whose size can be set; at the preset's rate and in bf16 one diverges."""
+"""Systems without tokens whose size can be set; at the preset's rate one diverges."""
 
 
 class Studies:
@@ -47,7 +47,9 @@ class Studies:
     def __init__(self, folder: Path):
         self.folder, self.cost = folder, Cost()
         self.work = folder / "studies"
-        self.runs = [folder / f"study/runs/{arm}_20_0" for arm in ("pretrained", "scratch")]
+        self.runs = [
+            folder / f"evidence_search/runs/{arm}_20_0" for arm in ("pretrained", "scratch")
+        ]
 
     def cohort(self, name: str) -> tuple[Path, Path]:
         """Shard set and label table."""
@@ -58,7 +60,7 @@ class Studies:
 
     def evaluations(self) -> list[Path]:
         """Of both runs on A, then on B."""
-        root = self.folder / "study/evaluations"
+        root = self.folder / "evidence_search/evaluations"
         return [root / cohort / run.name for cohort in "AB" for run in self.runs]
 
     def run(self, name: str, *arguments: object) -> None:
@@ -84,7 +86,7 @@ class Studies:
         """Ensemble, one fold, student, pruned."""
         data, labels = self.cohort("labelled")
         unlabelled, _ = self.cohort("unlabelled")
-        splits = self.folder / "study/splits/20_0.json"
+        splits = self.folder / "evidence_search/splits/20_0.json"
         common = ("--data", data, "--labels", labels, "--shots", "20", "--splits", splits)
         runs = self.work / "runs"
         checkpoint, ensemble, student = self.folder / "checkpoint", runs / "ensemble", runs / "half"

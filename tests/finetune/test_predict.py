@@ -71,7 +71,7 @@ class Thresholder:
             "tert": torch.tensor([0.4]),
             "grade": torch.tensor([0.1, 0.2, 0.7]),
         }
-        return StudyPrediction(regions, torch.ones_like(bright), markers)
+        return StudyPrediction(regions, torch.ones_like(bright), markers, {"ET": 0.2})
 
 
 @pytest.mark.parametrize("rotation", [None, OBLIQUE])
@@ -92,6 +92,7 @@ def test_results_lie_in_the_reference_series_own_grid(
     volume = 4 / 3 * np.pi * 1.4**3
     assert record["segmentation"]["volumes_ml"]["WT"] == pytest.approx(volume, rel=0.08)
     assert record["segmentation"]["volumes_ml"]["ET"] == 0
+    assert record["segmentation"]["left_out_ml"] == {"ET": 0.2}
     probability = nibabel.load(tmp_path / "out" / f"{name}_prob.nii.gz")
     assert probability.shape == (*truth.shape, 3)
     assert nibabel.load(tmp_path / "out" / f"{name}_uncertainty.nii.gz").shape == truth.shape

@@ -29,13 +29,14 @@ def test_a_small_region_is_left_out_and_its_voxels_stay_in_the_region_around():
     regions[1, 0, :2] = 0.8
     regions[2, 0] = 0.7
     before = regions.clone()
-    found = without_specks(regions, SPACING, {"ET": 0.3})
-    assert torch.equal(regions, before)
-    assert not (found[0] > 0.5).any() and torch.equal(found[1:], before[1:])
+    found, left_out = without_specks(regions, SPACING, {"ET": 0.3, "WT": 0.3})
+    assert torch.equal(regions, before) and left_out == {"ET": pytest.approx(0.3)}
+    assert (found[0] < 0.5).all() and torch.equal(found[1:], before[1:])
     labels = from_regions(found > 0.5)
     assert labels.unique().tolist() == [0, 1, 2] and (labels == 1).sum() == 8
     for kept in ({"ET": 0.29}, {"TC": 0.3}, {}):
-        assert torch.equal(without_specks(regions, SPACING, kept), before)
+        found, left_out = without_specks(regions, SPACING, kept)
+        assert torch.equal(found, before) and not left_out
 
 
 def test_the_volume_separates_noise_from_tumour():
