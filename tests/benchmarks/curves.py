@@ -2,11 +2,11 @@
 
     python tests/benchmarks/curves.py FOLDER [--steps N]
 
-300 unlabelled phantoms to train on, 240 labelled ones for the probe (the AUC of a marker on 48 has
-a standard error of some 0.1), both of mixed protocols and at 3.5 mm; the preset `coarse`, under an
-hour on one core. The same command continues. Writes tests/benchmarks/results/curves.json: thinned
-curves, first and last values beside what was expected of them, machine and versions; exit code 1 if
-an expectation does not hold. One run of one seed.
+300 unlabelled phantoms of mixed protocols to train on, 40 labelled ones of protocol A for the
+probe, both at 3.5 mm; the preset `coarse`, under an hour on one core. The same command continues.
+Writes tests/benchmarks/results/curves.json: thinned curves, first and last values beside what was
+expected of them, machine and versions; exit code 1 if an expectation does not hold. Nothing is
+expected of the markers: the standard error of an AUC on 40 cases is some 0.1. One run of one seed.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from gliomoe.pretrain.monitoring.journal import EXPERTS, PROBE, TIMING, TRACE, r
 
 RESULT = Path(__file__).resolve().parent / "results/curves.json"
 SPACING = ("--spacing", "3.5")
-PROBING = ("--probe.every", "3200", "--probe.studies", "240")
+PROBING = ("--probe.every", "1600")
 POINTS = 50
 """Points of a thinned curve, each the mean of its stretch."""
 EDGE = 100
@@ -93,9 +93,6 @@ def verdicts(run: Path) -> dict[str, dict[str, Any]]:
     for name in ("tumour_dice", "tumour_auc"):
         first, last = probes[0][name], probes[-1][name]
         found[f"probe rises, {name}"] = {"first": first, "last": last, "holds": last > first}
-    names = [name for name in probes[0] if name.endswith("_auc") and name != "tumour_auc"]
-    first, last = (fmean(probe[name] for name in names) for probe in (probes[0], probes[-1]))
-    found["probe rises, marker_auc"] = {"first": first, "last": last, "holds": last > first}
     return found
 
 
@@ -106,9 +103,9 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=2000)
     args = parser.parse_args()
     folder = args.folder.resolve()
-    mixed = ("--protocol", "mixed", "--seed")
-    unlabelled = make_shards(folder, "unlabelled", 300, *mixed, 1, "--unlabelled")
-    labelled = make_shards(folder, "labelled", 240, *mixed, 2)
+    mixed = ("--protocol", "mixed", "--seed", 1, "--unlabelled")
+    unlabelled = make_shards(folder, "unlabelled", 300, *mixed)
+    labelled = make_shards(folder, "labelled", 40, "--protocol", "A", "--seed", 2)
     run = folder / "run"
     where = ("--data.train", unlabelled, "--probe.data", labelled, "--run.out", run)
     gliomoe("pretrain", "coarse", *where, "--run.steps", args.steps, *PROBING)

@@ -7,15 +7,15 @@ preset `coarse` (800 steps), against training from scratch. An arm's trunk stays
 convolutional path and the heads are trained, or all is trained:
 
 pretrained      the trunk as pretrained, kept
+pretrained_all  all trained from the checkpoint
 random_trunk    a trunk of random weights, kept
 scratch         all trained from random weights, the encoder at the rate of the rest
-pretrained_all  all trained from the checkpoint
 frozen          the whole encoder of random weights, kept: the heads alone are trained
 
-`--search` is one draw of the first three; `pretrained_all` is measured against the best of them
-that has no checkpoint. Intervals are over draws and cases. Goes on where it stopped; hours of one
-core, which `--parallel` shares out. Writes tests/benchmarks/results/evidence.json, .csv, .png, or
-evidence_search with `--search`.
+`--search` is one draw of the first four. Otherwise `pretrained_all` is measured against
+`random_trunk`, the best of them that has no checkpoint. Intervals are over draws and cases. Goes on
+where it stopped; hours of one core, which `--parallel` shares out. Writes evidence.json, .csv and
+.png in tests/benchmarks/results, or evidence_search with `--search`.
 """
 
 import argparse
@@ -40,13 +40,13 @@ NAMES = ("labelled", "test_a", "test_b")
 KEPT_TRUNK = {"freeze": "partial", "train_blocks": 0}
 ARMS: dict[str, tuple[str, dict[str, Any]]] = {
     "pretrained": ("{checkpoint}", KEPT_TRUNK),
+    "pretrained_all": ("{checkpoint}", {}),
     "random_trunk": ("scratch", KEPT_TRUNK),
     "scratch": ("scratch", {"optim": {"encoder_lr": 8e-3}}),
-    "pretrained_all": ("{checkpoint}", {}),
     "frozen": ("scratch:frozen", {}),
 }
 """Name → where it starts, and what it changes of the preset."""
-SEARCHED = ("pretrained", "random_trunk", "scratch")
+SEARCHED = ("pretrained", "pretrained_all", "random_trunk", "scratch")
 COMPARED = ("pretrained_all", "random_trunk")
 
 
