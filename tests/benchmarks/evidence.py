@@ -91,7 +91,7 @@ def main() -> None:
     parser.add_argument("--search", action="store_true", help="one draw, to choose arms by")
     args = parser.parse_args()
     arms = args.arms or (SEARCHED if args.search else COMPARED)
-    name = "evidence_search" if args.search else "evidence"
+    result = "evidence_search" if args.search else "evidence"
     folder, cost = args.folder.resolve(), Cost()
     checkpoint = pretrained(folder, cost)
     data, *tests = (shards(folder, name, cost) for name in NAMES)
@@ -104,10 +104,10 @@ def main() -> None:
         *("--test", f"A={tests[0]}", f"B={tests[1]}"),
         *("--test-labels", f"A={tables[1]}", f"B={tables[2]}"),
         *("--arms", *sources, "--arm-settings", settings, "--baseline", arms[-1]),
-        *("--finetune", "coarse", "--out", folder / name, "--shots", 5, 10, 20),
+        *("--finetune", "coarse", "--out", folder / result, "--shots", 5, 10, 20),
         *("--seeds", 1 if args.search else args.seeds, "--parallel", args.parallel),
     )
-    keep(folder / name, RESULTS / name, folder)
+    keep(folder / result, RESULTS / result, folder)
 
 
 if __name__ == "__main__":

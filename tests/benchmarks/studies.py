@@ -47,9 +47,8 @@ class Studies:
     def __init__(self, folder: Path):
         self.folder, self.cost = folder, Cost()
         self.work = folder / "studies"
-        self.runs = [
-            folder / f"evidence_search/runs/{arm}_20_0" for arm in ("pretrained", "scratch")
-        ]
+        self.searched = folder / "evidence_search"
+        self.runs = [self.searched / "runs" / f"{arm}_20_0" for arm in ("pretrained", "scratch")]
 
     def cohort(self, name: str) -> tuple[Path, Path]:
         """Shard set and label table."""
@@ -60,7 +59,7 @@ class Studies:
 
     def evaluations(self) -> list[Path]:
         """Of both runs on A, then on B."""
-        root = self.folder / "evidence_search/evaluations"
+        root = self.searched / "evaluations"
         return [root / cohort / run.name for cohort in "AB" for run in self.runs]
 
     def run(self, name: str, *arguments: object) -> None:
@@ -86,7 +85,7 @@ class Studies:
         """Ensemble, one fold, student, pruned."""
         data, labels = self.cohort("labelled")
         unlabelled, _ = self.cohort("unlabelled")
-        splits = self.folder / "evidence_search/splits/20_0.json"
+        splits = self.searched / "splits/20_0.json"
         common = ("--data", data, "--labels", labels, "--shots", "20", "--splits", splits)
         runs = self.work / "runs"
         checkpoint, ensemble, student = self.folder / "checkpoint", runs / "ensemble", runs / "half"
@@ -119,8 +118,8 @@ class Studies:
         own: dict[str, Any] = {
             "arch": {"patch_size": "None"},
             "optim": {"lr": 1e-3, "encoder_lr": 1e-3},
+            "train": {"precision": "fp32"},
         }
-        own["train"] = {"precision": "fp32"}
         settings.write_text(tomli_w.dumps(dict.fromkeys(UNPATCHED, own)), "utf-8")
         models = ("gliomoe_tiny", *UNPATCHED)
         self.training("backbones", "--models", *models, "--model-settings", settings)

@@ -21,6 +21,18 @@ def leave_sign(store, rank, beats, step, seconds):
     store.set(f"{rank}", json.dumps(sign))
 
 
+def wait_for_looks(store, number):
+    """Wait until rank 0 has looked so often at the others, as it does after each sign of its own."""
+
+    def beats():
+        return json.loads(store.get("0"))["beats"]
+
+    last, deadline = beats() + number, time.monotonic() + 30
+    while beats() <= last:
+        assert time.monotonic() < deadline, "rank 0 leaves no signs"
+        time.sleep(0.1)
+
+
 @contextmanager
 def first_of_three(monkeypatch, ended):
     """The store of a run whose rank 0 watches, itself in a collective."""
@@ -45,10 +57,10 @@ def test_a_sign_older_than_those_of_others_is_no_hang(monkeypatch):
     with first_of_three(monkeypatch, ended) as (store, progress):
         leave_sign(store, 1, 20, STEP, 0)
         leave_sign(store, 2, 20, STEP - 1, 10)  # from before the collective was over
-        time.sleep(2.5)
+        wait_for_looks(store, 2)
         leave_sign(store, 2, 21, STEP, 1)
         progress.at("computing")
-        time.sleep(1.5)
+        wait_for_looks(store, 2)
         assert not store.check(["cause"])
     assert not ended
 
@@ -66,6 +78,8 @@ def test_a_rank_that_stays_behind_hangs(monkeypatch, caplog):
         else:
             pytest.fail("no cause was left")
         assert store.get("cause").decode().count("rank 2 of 3 on node hangs in loop.py:1") == 1
-        time.sleep(4)  # the thread tells and ends
+        deadline = time.monotonic() + 30
+        while not ended and time.monotonic() < deadline:
+            time.sleep(0.1)
     assert ended == [1]
     assert "rank 2 of 3 on node hangs" in caplog.text
