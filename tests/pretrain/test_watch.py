@@ -22,7 +22,7 @@ def leave_sign(store, rank, beats, step, seconds):
 
 
 def wait_for_looks(store, number):
-    """Wait until rank 0 has looked so often at the others, as it does after each sign of its own."""
+    """Wait until rank 0 has looked so often at the others, which it does after each sign."""
 
     def beats():
         return json.loads(store.get("0"))["beats"]
