@@ -42,6 +42,8 @@ class RegionResult:
 
     figures: RegionFigures
     lesions: LesionFigures
+    left_out_ml: float
+    """What was predicted of it and left out as noise before it was measured; mostly 0."""
 
 
 @dataclass(frozen=True)
@@ -137,6 +139,7 @@ def _regions(
         region: RegionResult(
             region_figures(found[i], truth[i], spacing),
             lesion_figures(found[i].numpy(), truth[i].numpy(), spacing),
+            prediction.left_out.get(region, 0.0),
         )
         for i, region in enumerate(REGIONS)
     }
@@ -176,6 +179,7 @@ def _row(result: CaseResult) -> dict[str, Any]:
         counts = asdict(found.lesions)
         row |= {f"{region}_empty": found.figures.empty, f"{region}_lesion_dice": counts["dice"]}
         row |= {f"{region}_lesions_{name}": counts[name] for name in _COUNTS}
+        row[f"{region}_left_out_ml"] = found.left_out_ml
     if result.regions:
         row |= {"mean_dice": result.mean_dice, "uncertainty": result.uncertainty}
         for size in SIZES:

@@ -17,7 +17,9 @@ from gliomoe.data_shards.reading.indexed import ShardSet
 from gliomoe.data_shards.study import Study
 from gliomoe.finetune.calibration import NOT_FITTED
 from gliomoe.finetune.cases import labelled_cases
+from gliomoe.finetune.evaluation import cases
 from gliomoe.finetune.evaluation.groups import find_groups
+from gliomoe.finetune.inference import predict_study
 from gliomoe.finetune.metrics.lesions import SIZES
 from gliomoe.finetune.predictor import Predictor
 from gliomoe.launch.cli import main
@@ -258,6 +260,18 @@ def test_labels_of_test_cases_change_no_probability_and_no_call(folder, metrics,
     assert again["calibration"]["temperature"] == before["calibration"]["temperature"] == 2
     assert again["threshold"] == before["threshold"]
     assert again["calibration"]["after"] != before["calibration"]["after"]
+
+
+def test_the_table_tells_what_was_left_out_as_noise(folder, rows, tmp_path, monkeypatch):
+    def with_specks(models, sample, config):
+        noise = {"ET": 0.25} if sample.key == rows[0]["key"] else {}
+        return replace(predict_study(models, sample, config), left_out=noise)
+
+    monkeypatch.setattr(cases, "predict_study", with_specks)
+    evaluate(folder, tmp_path)
+    found = list(csv.DictReader((tmp_path / "cases.csv").open()))
+    assert [float(row["ET_left_out_ml"]) for row in found] == [0.25] + [0] * (len(rows) - 1)
+    assert not any(float(row["WT_left_out_ml"]) for row in found)
 
 
 def test_two_calls_are_equal(folder, metrics, tmp_path):
