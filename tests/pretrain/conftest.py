@@ -1,6 +1,8 @@
 """Tiny shard sets and configurations."""
 
 import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from gliomoe.data_shards.format.dataset import seal
 from gliomoe.data_shards.format.record import encode_study
 from gliomoe.data_shards.format.writer import write_shards
 from gliomoe.data_shards.study import Study
+from gliomoe.pretrain import loop
 from gliomoe.pretrain.config import PretrainConfig
 from gliomoe.pretrain.sections import (
     DataConfig,
@@ -77,6 +80,26 @@ def config(shards, tmp_path) -> PretrainConfig:
         optim=OptimConfig(batch=4, lr=1e-3, warmup=2),
         monitor=MonitorConfig(log_every=5, pictures_every=5),
     )
+
+
+@pytest.fixture
+def killed_at(monkeypatch):
+    """A context in which a run ends abruptly at a step, with nothing written."""
+
+    @contextmanager
+    def at(step: int) -> Iterator[None]:
+        whole = loop.train_step
+
+        def train_step(training, number):
+            if number == step:
+                raise KeyboardInterrupt
+            return whole(training, number)
+
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(loop, "train_step", train_step)
+            yield
+
+    return at
 
 
 @pytest.fixture(scope="session")

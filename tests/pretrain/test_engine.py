@@ -12,7 +12,6 @@ from gliomoe.launch.cli import main
 from gliomoe.models.position import rotary_angles
 from gliomoe.models.recompute import set_recompute
 from gliomoe.models.registry import create_model
-from gliomoe.pretrain import loop
 from gliomoe.pretrain import step as steps
 from gliomoe.pretrain.checkpoints import store as checkpoints
 from gliomoe.pretrain.engine.engine import compile_blocks
@@ -48,25 +47,6 @@ def assert_equal(one, two):
     assert all(torch.equal(one[1][name], two[1][name]) for name in one[1])
 
 
-@pytest.fixture
-def stopped_at(monkeypatch):
-    """Run until a step, at which the run ends abruptly."""
-
-    def at(step, *arguments, **options):
-        whole = loop.train_step
-
-        def train_step(training, number):
-            if number == step:
-                raise KeyboardInterrupt
-            return whole(training, number)
-
-        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr(loop, "train_step", train_step)
-            run(*arguments, **options)
-
-    return at
-
-
 def test_zero_stages_give_the_same_losses(config):
     plain, _ = run(config, "zero0", zero_stage=0)
     for stage in (1, 2):
@@ -82,10 +62,11 @@ def test_accumulation_does_not_change_a_reconstruction(config):
 
 
 @pytest.mark.parametrize("stage", [0, 1, 2])
-def test_recomputed_blocks_give_the_same_run_and_resume(config, stopped_at, stage):
+def test_recomputed_blocks_give_the_same_run_and_resume(config, killed_at, stage):
     kept = run(config, "kept", zero_stage=stage)
     assert_equal(run(config, "recomputed", zero_stage=stage, recompute=True), kept)
-    stopped_at(4, config, "stopped", zero_stage=stage, recompute=True)
+    with killed_at(4):
+        run(config, "stopped", zero_stage=stage, recompute=True)
     assert_equal(run(config, "stopped", zero_stage=stage, recompute=True), kept)
 
 
@@ -119,12 +100,13 @@ def through_blocks(encoder, lengths):
 
 
 @pytest.mark.parametrize("stage", [1, 2])
-def test_bf16_steps_on_fp32_weights_and_resumes(config, stopped_at, stage):
+def test_bf16_steps_on_fp32_weights_and_resumes(config, killed_at, stage):
     options = {"zero_stage": stage, "precision": "bf16", "accumulation": 2}
     plain, _ = run(config, "fp32", zero_stage=stage, accumulation=2)
     whole = run(config, "whole", **options)
     torch.testing.assert_close(whole[0], plain, rtol=0.02, atol=0)
-    stopped_at(4, config, "stopped", **options)
+    with killed_at(4):
+        run(config, "stopped", **options)
     assert_equal(run(config, "stopped", **options), whole)
     trained = {name: tensor for name, tensor in whole[1].items() if "detail" not in name}
     assert all(tensor.dtype == torch.float32 for tensor in trained.values())

@@ -87,7 +87,9 @@ def spike_at(monkeypatch, when):
     monkeypatch.setattr(steps.Engine, "forward", forward)
 
 
-def test_a_spike_changes_nothing_and_a_continued_run_sees_it_too(config, monkeypatch, caplog):
+def test_a_spike_changes_nothing_and_a_continued_run_sees_it_too(
+    config, killed_at, monkeypatch, caplog
+):
     health = replace(config.health, spike=20.0, spike_window=4)
     engine = replace(config.engine, accumulation=2)
     config = replace(config, health=health, engine=engine)
@@ -98,17 +100,8 @@ def test_a_spike_changes_nothing_and_a_continued_run_sees_it_too(config, monkeyp
     monkeypatch.undo()
 
     broken = replace(config, run=replace(config.run, out=config.run.out.with_name("broken")))
-    whole = loop.train_step
-
-    def train_step(training, number):
-        if number == 5:
-            raise KeyboardInterrupt
-        return whole(training, number)
-
-    monkeypatch.setattr(loop, "train_step", train_step)
-    with pytest.raises(KeyboardInterrupt):
+    with killed_at(5):
         pretrain(broken)
-    monkeypatch.undo()
     spike_at(monkeypatch, {14 - 6})  # the run goes on from step 3
     assert pretrain(broken)
     assert trace(broken.run.out) == trace(config.run.out)

@@ -201,24 +201,11 @@ def test_the_probe_leaves_no_trace_in_the_training(config, probed, tmp_path):
     assert "grade_4_auc" not in rows[0]
 
 
-def test_the_first_row_is_of_random_weights_and_a_continued_run_repeats_the_rest(
-    probed, monkeypatch
-):
-    from gliomoe.pretrain import loop
-
+def test_the_first_row_is_of_random_weights_and_a_continued_run_repeats_the_rest(probed, killed_at):
     short = replace(probed, run=replace(probed.run, out=probed.run.out.with_name("short")))
     assert pretrain(probed)
-    whole = loop.train_step
-
-    def die(training, step):
-        if step == 3:
-            raise KeyboardInterrupt
-        return whole(training, step)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(loop, "train_step", die)
-        with pytest.raises(KeyboardInterrupt):
-            pretrain(short)
+    with killed_at(3):
+        pretrain(short)
     assert [row["steps"] for row in lines(short.run.out, "probe.jsonl")] == [0, 2]
     assert pretrain(short)
     rows = lines(short.run.out, "probe.jsonl")
