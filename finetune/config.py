@@ -186,7 +186,9 @@ class FinetuneConfig:
     def __post_init__(self) -> None:
         """Refuse what contradicts itself."""
         if self.folds < 2 or self.shots < self.folds:
-            raise ValueError("folds must be at least 2, and shots at least folds")
+            raise ValueError(
+                f"folds ({self.folds}) must be at least 2, and shots ({self.shots}) at least folds"
+            )
         if not self.tasks or len(set(self.tasks)) < len(self.tasks):
             raise ValueError(f"tasks must be one or more of {', '.join(get_args(Task))}, each once")
         if any(not 0 <= fold < self.folds for fold in self.only_folds):

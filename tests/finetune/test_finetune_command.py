@@ -223,7 +223,7 @@ def test_what_contradicts_a_checkpoint(cohort, checkpoint, tmp_path, capsys, mor
         (["--tasks", "seg", "tert"], 2, "task tert: no case has a known label"),
         (["--model", "gliomoe_huge"], 2, "unknown model 'gliomoe_huge'"),
         (["--from", "nowhere"], 2, "nowhere: neither a folder"),
-        (["--folds", "9"], 2, "shots at least folds"),
+        (["--folds", "9"], 2, "folds (9) must be at least 2, and shots (8) at least folds"),
         (["--folds", "2", "--only_folds", "3"], 2, "only_folds must lie between 0 and 1"),
         (["--data", "nowhere"], 2, "nowhere"),
         (["--labels", "none.tsv"], 2, "none.tsv: no such label table"),

@@ -82,7 +82,7 @@ def test_a_study_goes_on_with_more_seeds_and_what_is_missing(study, capsys):
         (["--test", "A=elsewhere", "--test_labels"], "not elsewhere; give the cohort another name"),
         (["--baseline", "ours"], "--baseline ours: no such arm; arms: scratch, frozen"),
         (["--test_labels", "C=table"], "there is no cohort C"),
-        (["--shots", "1"], "arm scratch, 1 shots: folds must be at least 2, and shots at least"),
+        (["--shots", "1"], "arm scratch, 1 shots: folds (2) must be at least 2, and shots (1) at"),
         (["--seeds", "0"], "seeds and parallel must be at least 1"),
     ],
 )
