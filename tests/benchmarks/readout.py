@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 from commands import Cost
-from evidence import NAMES, RESULTS, pretrained, shards
+from evidence import NAMES, RESULTS, SHOTS, pretrained, shards
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -45,7 +45,6 @@ from gliomoe.models.registry import create_model
 from gliomoe.pretrain.monitoring.probe_figures import painted_dice, ridge
 
 RESULT = RESULTS / "readout.json"
-SHOTS = (5, 10, 20)
 FOLDS = 5
 TASKS = ("seg", "idh", "1p19q", "tert")
 PATCH = 4
@@ -84,13 +83,11 @@ def encode(model: Model, folder: Path, tables: Path, name: str) -> list[Seen]:
 
 def solve(cases: Sequence[Seen], targets: Sequence[Tensor]) -> Tensor:
     """The ridge layer [C + 1] that tells the targets [N] from the tokens."""
-    gram: Tensor | float = 0.0
-    for seen, target in zip(cases, targets, strict=True):
-        ones = torch.ones(len(target), 1, dtype=torch.float64)
-        joint = torch.cat([seen.tokens, ones, target[:, None]], 1)
-        gram = gram + joint.T @ joint
-    assert isinstance(gram, Tensor)
-    return ridge(gram)
+    columns = [
+        torch.cat([seen.tokens, torch.ones_like(target)[:, None], target[:, None]], 1)
+        for seen, target in zip(cases, targets, strict=True)
+    ]
+    return ridge(sum(joint.T @ joint for joint in columns))
 
 
 def told(seen: Seen, layer: Tensor) -> Tensor:
